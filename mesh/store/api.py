@@ -1,0 +1,102 @@
+"""What every store has to do: the contract that the in-memory one and the Redis one both pass.
+
+A store keeps one hash per (mesh, lane of a partition) with the state and outcome records of its
+keys, one grant per handler process, the life, the leader's token and the table. Each function below
+is one atomic step that checks everything before its first write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mesh.core.records import (
+    CommitReply,
+    Entry,
+    GrantRef,
+    LoadReply,
+    OpenLife,
+    Recorded,
+    ScanReply,
+    Takeover,
+    TakeoverReply,
+    Want,
+)
+from mesh.errors import MeshError
+
+LANES = 2
+"""Connections that take turns for commits; each has its own sequence of batches."""
+
+
+class StoreUnreachable(MeshError):
+    """The connection could not be made, or broke. `executed` None: the call may have been carried
+    out;
+    False: it was never sent. Send the same call again: each of them recognises its repetition.
+    """
+
+
+class StoreRefused(MeshError):
+    """The server itself refused the call and wrote nothing (out of memory, too few replicas,
+    read-only).
+
+    Attributes:
+        code: the server's error code, such as OOM, NOREPLICAS, READONLY, LOADING, MISCONF, NOAUTH,
+        NOPERM.
+        transient: whether the same call may succeed later without anyone's doing.
+    """
+
+    def __init__(self, message: str, *, code: str, transient: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.transient = transient
+
+
+class Store(Protocol):
+    """One process's access to the store. No method is ever repeated silently."""
+
+    async def commit(
+        self, lane: int, grant: GrantRef, seq: int, renewal: int, entries: Sequence[Entry]
+    ) -> CommitReply:
+        """Write one batch: last seq + 1 is applied, at or below it is a duplicate, else GAP.
+
+        A duplicate writes no entry again but touches a counter, so that its WAIT means something;
+        its verdicts say whether each partition's epoch still stands. Calls on one lane never
+        overlap. The reply's `acknowledged` may be False: send the same batch again and judge by
+        that reply.
+        """
+        ...
+
+    async def load(self, grant: GrantRef, wants: Sequence[Want]) -> LoadReply:
+        """Read fields of partitions that the grant holds at the epochs named."""
+        ...
+
+    async def scan(self, grant: GrantRef, partition: int, epoch: int, cursor: int) -> ScanReply:
+        """Read a partition's hash page by page; a field present throughout is seen at least once.
+
+        Status CONFLICT: the grant does not hold the partition at that epoch.
+        """
+        ...
+
+    async def takeover(self, call: Takeover) -> TakeoverReply:
+        """Change who owns what, in one step, and say whether that is acknowledged."""
+        ...
+
+    async def open_life(self, call: OpenLife) -> TakeoverReply:
+        """Begin a life on the primary: recorded run id = the server's own."""
+        ...
+
+    async def recorded(self) -> Recorded:
+        """What the primary has on record."""
+        ...
+
+    async def renewals(self, life: int, nonces: Sequence[bytes]) -> dict[bytes, int] | None:
+        """Last renewal number of each grant named that is on record; None: the life is closed."""
+        ...
+
+    async def links(self) -> tuple[str, ...]:
+        """Names of the replicas attached to the primary, as its ROLE lists them."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection; calls under way end with StoreUnreachable."""
+        ...

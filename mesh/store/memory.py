@@ -1,0 +1,100 @@
+"""The store in this process's memory: for tests, and for a mesh that lives in one process.
+
+`MemoryServer` is the primary with its replicas, shared by all; each process has its own
+`MemoryStore`. Time does not pass in here: a replica that is paused leaves a call unacknowledged at
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from mesh.core.records import (
+    CommitReply,
+    Entry,
+    GrantRef,
+    LoadReply,
+    OpenLife,
+    Recorded,
+    ScanReply,
+    StoreStatus,
+    Takeover,
+    TakeoverReply,
+    Want,
+)
+from mesh.core.syncset import is_acknowledged
+from mesh.store.api import LANES, StoreUnreachable
+from mesh.store.memory_server import MemoryServer
+
+__all__ = ["MemoryServer", "MemoryStore"]
+
+_Reply = TypeVar("_Reply")
+
+
+class MemoryStore:
+    """One process's access to a `MemoryServer`."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore of life {self._server.life and self._server.life.number}>"
+
+    async def commit(
+        self, lane: int, grant: GrantRef, seq: int, renewal: int, entries: Sequence[Entry]
+    ) -> CommitReply:
+        if not 0 <= lane < LANES:
+            raise ValueError(f"lane {lane} is not one of 0…{LANES - 1}")
+        reply = self._call(lambda: self._server.commit(lane, grant, seq, renewal, entries))
+        if reply.status is not StoreStatus.OK:
+            return reply
+        life = self._server.life
+        version = life.sync_set.version if life else 0
+        return replace(reply, acknowledged=self._acknowledged(), set_version=version)
+
+    async def load(self, grant: GrantRef, wants: Sequence[Want]) -> LoadReply:
+        return self._call(lambda: self._server.load(grant, wants))
+
+    async def scan(self, grant: GrantRef, partition: int, epoch: int, cursor: int) -> ScanReply:
+        return self._call(lambda: self._server.scan(grant, partition, epoch, cursor))
+
+    async def takeover(self, call: Takeover) -> TakeoverReply:
+        return self._judged(self._call(lambda: self._server.takeover(call)))
+
+    async def open_life(self, call: OpenLife) -> TakeoverReply:
+        return self._judged(self._call(lambda: self._server.open_life(call)))
+
+    async def recorded(self) -> Recorded:
+        return self._call(self._server.recorded)
+
+    async def renewals(self, life: int, nonces: Sequence[bytes]) -> dict[bytes, int] | None:
+        return self._call(lambda: self._server.renewals(life, nonces))
+
+    async def links(self) -> tuple[str, ...]:
+        return self._call(lambda: tuple(self._server.links))
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def _call(self, function: Callable[[], _Reply]) -> _Reply:
+        if self._closed or not self._server.reachable:
+            why = "closed here" if self._closed else "unreachable"
+            raise StoreUnreachable(f"memory store: {why}", executed=False)
+        breaks = self._server.breaks
+        if breaks:
+            if breaks.pop(0):
+                function()
+            raise StoreUnreachable("memory store: the connection broke", executed=None)
+        return function()
+
+    def _judged(self, reply: TakeoverReply) -> TakeoverReply:
+        if reply.status is not StoreStatus.OK:
+            return reply
+        return replace(reply, acknowledged=self._acknowledged())
+
+    def _acknowledged(self) -> bool:
+        role, life = self._server.role(), self._server.life
+        return life is not None and is_acknowledged(life.sync_set, role, role, fsynced=True)

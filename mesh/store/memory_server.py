@@ -1,0 +1,322 @@
+"""What the function library does, in plain Python: the same checks in the same order.
+
+The contract tests run against both; where they differ, this one is wrong.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from mesh.core.epochs import NOT_HELD, format_epoch
+from mesh.core.records import (
+    CommitReply,
+    Entry,
+    GrantRef,
+    Life,
+    LoadReply,
+    Move,
+    OpenLife,
+    Recorded,
+    ScanReply,
+    StoreStatus,
+    Takeover,
+    TakeoverReply,
+    Verdict,
+    Want,
+)
+from mesh.core.syncset import Role
+from mesh.store.api import LANES, StoreRefused
+
+SCAN_PAGE = 128
+"""Fields in one page of a scan."""
+
+_WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
+
+
+def _place(name: bytes) -> int:
+    return int.from_bytes(blake2b(name, digest_size=8).digest(), "big") + 1
+
+
+@dataclass(slots=True)
+class _Grant:
+    active: bool = True
+    version: int = 0
+    life: int = 0
+    epochs: dict[int, int] = field(default_factory=dict)
+    seqs: list[int] = field(default_factory=lambda: [0] * LANES)
+    renewal: int = 0
+    failed: dict[int, tuple[int, tuple[Verdict, ...], str]] = field(default_factory=dict)
+    """By lane, the last batch of which a partition could not be written."""
+
+    def holds(self, partition: int, epoch: int) -> bool:
+        return epoch != NOT_HELD and self.epochs.get(partition) == epoch
+
+
+class MemoryServer:
+    """A primary and its replicas. What it holds survives `restart`, as if synced to disk.
+
+    Args:
+        replicas: how many follow it; `links` has their names.
+    """
+
+    def __init__(self, replicas: int = 2) -> None:
+        self.run_id = secrets.token_hex(20)
+        self.offset = 0
+        self.links = [f"memory:{port}" for port in range(1, replicas + 1)]
+        self.paused: dict[str, int] = {}
+        """Offsets at which the replicas named here stopped to follow."""
+        self.wrong_type: set[int] = set()
+        """Partitions whose key another program has made something else than a hash."""
+        self.reachable = True
+        self.breaks: list[bool] = []
+        """For each of the next calls: lose the connection after (True) or before the call."""
+        self.life: Life | None = None
+        self.table = b""
+        self.intents = b""
+        self.operation = b""
+        self.reply = TakeoverReply(StoreStatus.OK)
+        self.handlers: dict[bytes, str] = {}
+        self.grants: dict[bytes, _Grant] = {}
+        self.partitions: dict[int, dict[bytes, bytes]] = {}
+
+    def restart(self) -> None:
+        """Another process with the same data: the life that was open is closed."""
+        self.run_id = secrets.token_hex(20)
+
+    def pause(self, link: str) -> None:
+        """The replica stays attached and confirms nothing any more."""
+        self.paused.setdefault(link, self.offset)
+
+    def resume(self, link: str) -> None:
+        """The replica catches up."""
+        self.paused.pop(link, None)
+
+    def break_connection(self, *, carried_out: bool) -> None:
+        """Whoever calls next loses the connection, before or after the call is carried out."""
+        self.breaks.append(carried_out)
+
+    def role(self) -> Role:
+        """What ROLE would say."""
+        links = [(name, self.paused.get(name, self.offset)) for name in self.links]
+        return Role(self.offset, tuple(links))
+
+    def is_open(self, number: int) -> Life | None:
+        """The recorded life, if it is this process's and has that number."""
+        life = self.life
+        return life if life and life.run_id == self.run_id and life.number == number else None
+
+    def grant(self, ref: GrantRef) -> _Grant | StoreStatus:
+        """The caller's grant, or why it may do nothing."""
+        if not self.is_open(ref.life):
+            return StoreStatus.CLOSED
+        grant = self.grants.get(ref.nonce)
+        if grant is None or not grant.active:
+            return StoreStatus.REVOKED
+        if (grant.life, grant.version) < (ref.life, ref.version):
+            return StoreStatus.OLDER
+        return grant
+
+    def commit(
+        self, lane: int, ref: GrantRef, seq: int, renewal: int, entries: Sequence[Entry]
+    ) -> CommitReply:
+        grant = self.grant(ref)
+        if isinstance(grant, StoreStatus):
+            return CommitReply(grant)
+        last = grant.seqs[lane]
+        if seq > last + 1:
+            return CommitReply(StoreStatus.GAP, detail=str(last))
+        verdicts = [
+            Verdict.APPLIED if grant.holds(entry.partition, entry.epoch) else Verdict.NOT_HELD
+            for entry in entries
+        ]
+        self.offset += 1
+        grant.renewal = max(grant.renewal, renewal)
+        detail = ""
+        if seq <= last:
+            failed_seq, failed, failed_detail = grant.failed.get(lane, (0, (), ""))
+            if failed_seq == seq:
+                detail = failed_detail
+                for i, verdict in enumerate(failed):
+                    if verdict is Verdict.FAILED:
+                        verdicts[i] = verdict
+            return CommitReply(StoreStatus.OK, tuple(verdicts), duplicate=True, detail=detail)
+        grant.seqs[lane] = seq
+        for i, entry in enumerate(entries):
+            if verdicts[i] is not Verdict.APPLIED or not (entry.fields or entry.deleted):
+                continue
+            if entry.partition in self.wrong_type:
+                verdicts[i], detail = Verdict.FAILED, _WRONG_TYPE
+                continue
+            held = self.partitions.setdefault(entry.partition, {})
+            held.update(entry.fields)
+            for name in entry.deleted:
+                held.pop(name, None)
+        if detail:
+            grant.failed[lane] = (seq, tuple(verdicts), detail)
+        return CommitReply(StoreStatus.OK, tuple(verdicts), detail=detail)
+
+    def load(self, ref: GrantRef, wants: Sequence[Want]) -> LoadReply:
+        grant = self.grant(ref)
+        if isinstance(grant, StoreStatus):
+            return LoadReply(grant)
+        return LoadReply(
+            StoreStatus.OK,
+            tuple(
+                tuple(map(self._fields(want.partition).get, want.fields))
+                if grant.holds(want.partition, want.epoch)
+                else None
+                for want in wants
+            ),
+        )
+
+    def scan(self, ref: GrantRef, partition: int, epoch: int, cursor: int) -> ScanReply:
+        grant = self.grant(ref)
+        if isinstance(grant, StoreStatus):
+            return ScanReply(grant)
+        if not grant.holds(partition, epoch):
+            return ScanReply(StoreStatus.CONFLICT)
+        # The cursor is a place in the order of names' hashes, so that fields which come and go in
+        # between never push another one past it.
+        held = self._fields(partition)
+        ahead = sorted((place, name) for name in held if (place := _place(name)) > cursor)
+        page = ahead[:SCAN_PAGE]
+        pairs = tuple((name, held[name]) for _, name in page)
+        return ScanReply(StoreStatus.OK, page[-1][0] if len(ahead) > SCAN_PAGE else 0, pairs)
+
+    def _fields(self, partition: int) -> dict[bytes, bytes]:
+        if partition in self.wrong_type:
+            raise StoreRefused(_WRONG_TYPE, code="WRONGTYPE", transient=False)
+        return self.partitions.get(partition, {})
+
+    def takeover(self, call: Takeover) -> TakeoverReply:
+        life = self.is_open(call.life)
+        if life is None:
+            return TakeoverReply(StoreStatus.CLOSED)
+        if life.token != call.token:
+            return TakeoverReply(StoreStatus.DEPOSED)
+        if call.operation == self.operation:
+            self.offset += 1
+            return self.reply
+        problem = self._conflict(call, life.partitions)
+        if problem:
+            return TakeoverReply(StoreStatus.CONFLICT, detail=problem)
+
+        named = dict.fromkeys(nonce for nonce, _ in call.enroll)
+        for nonce, handler in call.enroll:
+            self.grants[nonce], self.handlers[nonce] = _Grant(), handler
+        for nonce in call.revoke:
+            if self.grants[nonce].active:
+                named[nonce] = None
+                self.grants[nonce].active = False
+                self.handlers.pop(nonce, None)
+        for move in call.moves:
+            if move.from_nonce is not None:
+                named[move.from_nonce] = None
+                self.grants[move.from_nonce].epochs.pop(move.partition, None)
+            named[move.to_nonce] = None
+            self.grants[move.to_nonce].epochs[move.partition] = move.epoch
+        for nonce in named:
+            grant = self.grants[nonce]
+            grant.version, grant.life = grant.version + 1, call.life
+            if not grant.active:
+                grant.epochs.clear()
+        self.table, self.intents, self.operation = call.table, call.intents, call.operation
+        self.offset += 1
+        self.reply = TakeoverReply(
+            StoreStatus.OK,
+            renewals={nonce: self.grants[nonce].renewal for nonce in call.revoke},
+            versions={nonce: self.grants[nonce].version for nonce in (*named, *call.revoke)},
+        )
+        return self.reply
+
+    def _conflict(self, call: Takeover, partitions: int) -> str:
+        enrolled: set[bytes] = set()
+        for nonce, _ in call.enroll:
+            if nonce in enrolled or nonce in self.grants:
+                is_active = nonce in enrolled or self.grants[nonce].active
+                state = "active" if is_active else "revoked"
+                return f"grant {nonce.hex()} is already recorded as {state}"
+            enrolled.add(nonce)
+        for nonce in call.revoke:
+            if nonce not in self.grants:
+                return f"grant {nonce.hex()} is not recorded"
+        moved: set[int] = set()
+        receivers = (self.handlers.keys() | enrolled) - set(call.revoke)
+        holders = {p: nonce for nonce in self.handlers for p in self.grants[nonce].epochs}
+        for move in call.moves:
+            problem = self._wrong(move, partitions, holders.get(move.partition), receivers)
+            if move.partition in moved:
+                problem = "moved twice"
+            if problem:
+                return f"partition {move.partition}: {problem}"
+            moved.add(move.partition)
+        return ""
+
+    def _wrong(
+        self, move: Move, partitions: int, holder: bytes | None, receivers: set[bytes]
+    ) -> str:
+        if not 0 <= move.partition < partitions or move.epoch == NOT_HELD:
+            return "out of range"
+        giver = move.from_nonce
+        if giver is None:
+            if holder is not None:
+                epoch = format_epoch(self.grants[holder].epochs[move.partition])
+                return f"grant {holder.hex()} holds it at {epoch}, not nobody"
+        elif giver not in self.handlers:
+            return f"grant {giver.hex()} is {self._state(giver)}"
+        elif not self.grants[giver].holds(move.partition, move.from_epoch):
+            held = self.grants[giver].epochs.get(move.partition, NOT_HELD)
+            is_at, said = (
+                format_epoch(epoch) if epoch else "none" for epoch in (held, move.from_epoch)
+            )
+            return f"grant {giver.hex()} holds it at {is_at}, not {said}"
+        if move.to_nonce not in receivers:
+            return f"grant {move.to_nonce.hex()} is {self._state(move.to_nonce)}"
+        return ""
+
+    def _state(self, nonce: bytes) -> str:
+        return "revoked" if nonce in self.grants else "not recorded"
+
+    def open_life(self, call: OpenLife) -> TakeoverReply:
+        life = self.life
+        if life and call.operation == self.operation and call.token == life.token:
+            is_mine = self.is_open(call.number) is not None
+            self.offset += is_mine
+            return TakeoverReply(StoreStatus.OK if is_mine else StoreStatus.CLOSED)
+        if life and call.token <= life.token:
+            return TakeoverReply(StoreStatus.DEPOSED)
+        number = life.number if life else 0
+        problem = ""
+        if number != call.previous:
+            problem = f"life {number} is recorded, not {call.previous}"
+        elif call.number <= call.previous:
+            problem = f"life {call.number} is not above {call.previous}"
+        elif life and life.partitions != call.partitions:
+            problem = f"the mesh has {life.partitions} partitions, not {call.partitions}"
+        if problem:
+            return TakeoverReply(StoreStatus.CONFLICT, detail=problem)
+        for nonce in self.handlers:
+            del self.grants[nonce]
+        self.handlers.clear()
+        self.life = Life(
+            self.run_id,
+            call.number,
+            call.token,
+            call.partitions,
+            life.sync_set.version if life else 0,
+            call.sync_set,
+        )
+        self.operation = call.operation
+        self.offset += 1
+        return TakeoverReply(StoreStatus.OK)
+
+    def recorded(self) -> Recorded:
+        return Recorded(self.life, self.run_id, self.table, self.intents, dict(self.handlers))
+
+    def renewals(self, life: int, nonces: Sequence[bytes]) -> dict[bytes, int] | None:
+        if not self.is_open(life):
+            return None
+        return {nonce: self.grants[nonce].renewal for nonce in nonces if nonce in self.grants}

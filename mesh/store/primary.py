@@ -1,0 +1,159 @@
+"""Which of a store's nodes is the primary? Each is asked for its ROLE, on the connection that is
+then used.
+
+Asking the nodes is faster than asking Sentinel (0.9 s against 1.75 s after a kill, facts.md), and
+the connection that said "master" is the one that the calls go over: nothing can be re-routed in
+between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+
+from mesh.core.syncset import InSyncSet, Role
+from mesh.store.address import StoreAddress
+from mesh.store.api import StoreRefused, StoreUnreachable
+from mesh.store.refusal import ServerError, refusal
+from mesh.store.resp import Connection, connect, pack
+
+ROLE = pack("ROLE")
+
+SECOND_PRIMARY_S = 0.1
+"""How long the other nodes have to object once one has said that it is the primary. A stopped node
+must not cost every reconnection the whole time-out.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Primary:
+    """An open connection to the primary, and what it said of itself.
+
+    `sync_set` None: no life was ever opened there.
+    """
+
+    connection: Connection
+    role: Role
+    sync_set: InSyncSet | None
+
+
+@dataclass(slots=True)
+class _Answer:
+    """One node's answer."""
+
+    node: str
+    primary: Primary | None = None
+    is_replica: bool = False
+    problem: StoreUnreachable | StoreRefused | None = None
+
+    def __str__(self) -> str:
+        if self.primary:
+            return f"{self.node} is a primary"
+        return f"{self.node} is a replica" if self.is_replica else f"{self.problem}"
+
+
+class NoPrimary(StoreUnreachable):
+    """Nodes answered, and none is a primary."""
+
+
+async def find_primary(
+    address: StoreAddress, *, tls: ssl.SSLContext | None, life_key: bytes, within_s: float
+) -> Primary:
+    """Connect to the one node that says it is the primary.
+
+    Raises:
+        NoPrimary: only replicas answered.
+        StoreUnreachable: no node answered.
+        StoreRefused: a node refused the login; or two say that they are primaries (code SPLIT).
+    """
+    commands = (ROLE, pack("HGET", life_key, "set"))
+
+    async def ask(host: str, port: int) -> _Answer:
+        answer = _Answer(f"{host}:{port}")
+        connection = None
+        try:
+            connection = await connect(
+                host,
+                port,
+                tls=tls,
+                username=address.username,
+                password=address.password,
+                database=address.database,
+                client_name=f"raymesh-{address.mesh}",
+                within_s=within_s,
+            )
+            role, sync_set = await connection.execute(*commands, within_s=within_s)
+            _read(answer, connection, role, sync_set)
+        except (StoreUnreachable, StoreRefused) as error:
+            answer.problem = error
+        finally:
+            if connection is not None and answer.primary is None:
+                connection.abort()
+        return answer
+
+    asking: list[asyncio.Task[_Answer]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            asking += [group.create_task(ask(host, port)) for host, port in address.nodes]
+            await _enough(asking)
+            for task in asking:
+                task.cancel()
+    except BaseException:
+        for answer in _answers(asking):
+            if answer.primary:
+                answer.primary.connection.abort()
+        raise
+    return _chosen(_answers(asking))
+
+
+async def _enough(asking: list[asyncio.Task[_Answer]]) -> None:
+    """Wait for all answers; for a primary's and then SECOND_PRIMARY_S for the others'."""
+    waiting = set(asking)
+    while waiting:
+        found = any(answer.primary for answer in _answers(asking))
+        finished, waiting = await asyncio.wait(
+            waiting,
+            timeout=SECOND_PRIMARY_S if found else None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not finished:
+            return
+
+
+def _answers(asking: list[asyncio.Task[_Answer]]) -> list[_Answer]:
+    return [task.result() for task in asking if task.done() and not task.cancelled()]
+
+
+def _read(answer: _Answer, connection: Connection, reply: object, sync_set: object) -> None:
+    for one in (reply, sync_set):
+        if isinstance(one, ServerError):
+            if one.code in ("LOADING", "WRONGTYPE", "MASTERDOWN") and one is sync_set:
+                continue  # it still says who it is
+            raise refusal(connection.name, one)
+    assert isinstance(reply, list)
+    role = Role.from_reply(reply)
+    if role is None:
+        answer.is_replica = True
+        return
+    recorded = InSyncSet.decode(sync_set) if isinstance(sync_set, bytes) else None
+    answer.primary = Primary(connection, role, recorded)
+
+
+def _chosen(answers: list[_Answer]) -> Primary:
+    said = "; ".join(str(answer) for answer in answers)
+    primaries = [answer.primary for answer in answers if answer.primary]
+    if len(primaries) == 1:
+        return primaries[0]
+    for primary in primaries:
+        primary.connection.abort()
+    if primaries:
+        raise StoreRefused(
+            f"more than one node says that it is the primary: {said}", code="SPLIT", transient=True
+        )
+    for answer in answers:
+        if isinstance(answer.problem, StoreRefused):
+            raise answer.problem
+    if any(answer.is_replica for answer in answers):
+        raise NoPrimary(f"no primary among the store's nodes: {said}", executed=False)
+    raise StoreUnreachable(said, executed=False)
