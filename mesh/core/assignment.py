@@ -1,0 +1,90 @@
+"""Which handler gets which partition: even by weight, and with the fewest moves.
+
+All of it is arithmetic on counts: shares are whole numbers that follow the weights (largest
+remainder), and a partition moves only from a handler above its share to one below it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+H = TypeVar("H", bound=Hashable)
+
+
+def shares(partitions: int, weights: Mapping[H, float]) -> dict[H, int]:
+    """How many partitions each handler should own.
+
+    Follows the weights; whole numbers by largest remainder, earlier names first where remainders tie.
+
+    Raises:
+        ValueError: there is no handler, or no weight above 0.
+    """
+    total = sum(weights.values())
+    if not weights or total <= 0 or min(weights.values()) < 0:
+        raise ValueError(f"no handler with a weight above 0 among {dict(weights)}")
+    exact = {h: partitions * w / total for h, w in weights.items()}
+    result = {h: int(e) for h, e in exact.items()}
+    rest = partitions - sum(result.values())
+    by_remainder = sorted(exact, key=lambda h: exact[h] - result[h], reverse=True)
+    for h in by_remainder[:rest]:
+        result[h] += 1
+    return result
+
+
+def place(
+    orphans: Iterable[int], owned: Mapping[H, int], weights: Mapping[H, float]
+) -> dict[int, H]:
+    """Give each of `orphans` to the handler with the most headroom, one after the other.
+
+    Headroom is what a handler is below its load per weight, so survivors end as even as the
+    orphans allow and nothing else moves.
+
+    Args:
+        orphans: partitions without an owner.
+        owned: number of partitions that each candidate owns already.
+        weights: weight of each candidate, above 0.
+    """
+    heap = [((owned[h] + 1) / weights[h], order, h) for order, h in enumerate(weights)]
+    heapq.heapify(heap)
+    count = {h: owned[h] for h in weights}
+    result: dict[int, H] = {}
+    for partition in orphans:
+        _, order, h = heap[0]
+        result[partition] = h
+        count[h] += 1
+        heapq.heapreplace(heap, ((count[h] + 1) / weights[h], order, h))
+    return result
+
+
+def rebalance(owners: Sequence[H], weights: Mapping[H, float]) -> dict[int, H]:
+    """The fewest moves (partition → new owner) after which every handler owns its share.
+
+    Args:
+        owners: the owner of each partition now; each is in `weights`.
+        weights: weight of each handler.
+    """
+    target = shares(len(owners), weights)
+    count = dict.fromkeys(weights, 0)
+    for h in owners:
+        count[h] += 1
+    # A handler that is one above the rounding of its share may keep it where another rounds down:
+    # only the sum is fixed. Extra ones go to those who already hold more, which saves a move each.
+    low = {h: int(len(owners) * w / sum(weights.values())) for h, w in weights.items()}
+    extra = len(owners) - sum(low.values())
+    for h in sorted(weights, key=lambda h: (count[h] - low[h], target[h]), reverse=True):
+        target[h] = low[h] + (1 if extra > 0 else 0)
+        extra -= 1
+    below = [h for h in weights if count[h] < target[h]]
+    moves: dict[int, H] = {}
+    for partition, h in enumerate(owners):
+        if count[h] <= target[h]:
+            continue
+        receiver = below[-1]
+        moves[partition] = receiver
+        count[h] -= 1
+        count[receiver] += 1
+        if count[receiver] == target[receiver]:
+            below.pop()
+    return moves

@@ -1,0 +1,365 @@
+"""The client's brain: where each call goes, when it is sent again, and how it ends.
+
+Theory of operation. A call has one id for all its attempts and is in flight on at most one connection.
+It is sent again, with the same id, when its connection breaks, when its handler left the table, and when
+a handler says that it is not the owner; none of these costs a retry, they only cost time. A call whose
+attempts were all refused on unbroken connections is "not executed"; any other without a verdict is "unknown".
+A call that was in flight on two handler processes that died goes to no third: it may be what kills them.
+
+Pure: `now` is passed in, frames leave through `Ports`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgpack
+
+from mesh.core.table import HandlerRow, Owner, Table
+from mesh.core.wire import MAX_MS, Redirect, Request, Status, pack_request
+from mesh.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    EntityError,
+    IdempotencyConflict,
+    MeshError,
+    OutcomeUnknown,
+    Overloaded,
+    Unavailable,
+)
+
+MAX_DEATHS = 2
+_BACKOFF_S = 0.002
+_MAX_BACKOFF_S = 0.05
+
+
+class Ports(Protocol):
+    """What the shell does for the core."""
+
+    def send(self, nonce: bytes, frame: bytes) -> None:
+        """Queue a frame on the connection to that handler process."""
+        ...
+
+    def connect(self, row: HandlerRow) -> None:
+        """Have a connection to that process, soon; repeated calls change nothing."""
+        ...
+
+    def disconnect(self, nonce: bytes) -> None:
+        """That process is in no table any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a call ended: a reply's payload, or an error."""
+
+    payload: bytes = b""
+    error: MeshError | None = None
+
+
+class Call:
+    """One call, through all its attempts."""
+
+    __slots__ = (
+        "attempt",
+        "backoff",
+        "conn",
+        "counter",
+        "deadline",
+        "done",
+        "maybe",
+        "partition",
+        "payload",
+        "settled",
+        "started",
+        "suspects",
+    )
+
+    def __init__(
+        self,
+        counter: int,
+        partition: int,
+        payload: bytes,
+        started: float,
+        deadline: float,
+        done: Callable[[Result], None],
+    ) -> None:
+        self.counter = counter
+        self.partition = partition
+        self.payload = payload
+        self.started = started
+        self.deadline = deadline
+        self.done = done
+        self.attempt = 0
+        self.backoff = _BACKOFF_S
+        self.conn: bytes | None = None
+        self.maybe = False
+        """An attempt was sent whose fate is not known."""
+        self.suspects: set[bytes] = set()
+        """Processes whose connection broke with this call in flight."""
+        self.settled = False
+
+
+class ClientCore:
+    """One client session.
+
+    Args:
+        session: its number; drawn anew in each process.
+        ports: the shell.
+    """
+
+    def __init__(self, session: int, ports: Ports) -> None:
+        self.session = session
+        self.table: Table | None = None
+        self._ports = ports
+        self._calls: dict[int, Call] = {}
+        self._order: deque[int] = deque()
+        self._next = 1
+        self._overrides: dict[int, Owner] = {}
+        self._up: set[bytes] = set()
+        self._in_flight: dict[bytes, dict[int, Call]] = {}
+        self._parked: dict[int, Call] = {}
+        self._timers: list[tuple[float, int]] = []
+
+    def __repr__(self) -> str:
+        return f"ClientCore({len(self._calls)} calls, {len(self._parked)} parked, {self.table!r})"
+
+    # ---------------------------------------------------------------- calls
+
+    def call(
+        self,
+        partition: int,
+        payload: bytes,
+        timeout_s: float,
+        now: float,
+        done: Callable[[Result], None],
+    ) -> Call:
+        """Begin a call; `done` is called once, when it has ended."""
+        counter = self._next
+        self._next += 1
+        call = Call(counter, partition, payload, now, now + timeout_s, done)
+        self._calls[counter] = call
+        self._order.append(counter)
+        heapq.heappush(self._timers, (call.deadline, counter))
+        self._dispatch(call, now)
+        return call
+
+    def cancel(self, call: Call) -> None:
+        """The caller does not wait any more. What was sent may still be carried out."""
+        if not call.settled:
+            self._settle(call)
+
+    def on_reply(self, nonce: bytes, counter: int, status: int, payload: bytes, now: float) -> None:
+        """A handler answered. Late answers of calls that have ended are ignored."""
+        call = self._calls.get(counter)
+        if call is None:
+            return
+        if call.conn == nonce:
+            self._in_flight[nonce].pop(counter, None)
+            call.conn = None
+        if status == Status.OK:
+            self._end(call, Result(payload))
+        elif status == Status.REDIRECT:
+            self._learn(Redirect.decode(payload), call, now)
+        elif status in (Status.NOT_READY, Status.MAYBE):
+            call.maybe = call.maybe or status == Status.MAYBE
+            self._again_later(call, now)
+        else:
+            self._end(call, Result(error=self._error(call, nonce, status, payload)))
+
+    def _error(self, call: Call, nonce: bytes, status: int, payload: bytes) -> MeshError:
+        value: Any = msgpack.unpackb(payload)
+        known: dict[str, Any] = {"partition": call.partition}
+        row = self.table.row(nonce) if self.table else None
+        if row is not None:
+            known["handler"] = row.id
+        if status == Status.ENTITY_ERROR:
+            name, message, details = value
+            return EntityError(message, type=name, details=details, **known)
+        # An earlier attempt on a connection that broke may have run, whatever this one was told.
+        known["executed"] = None if call.maybe else False
+        if status == Status.BAD_REQUEST:
+            return BadRequest(value, **known)
+        if status == Status.CONFLICT:
+            return IdempotencyConflict(value, **known)
+        if status == Status.EXPIRED:
+            return self._too_late(call)
+        if status == Status.OVERLOADED:
+            return Overloaded(f"{value}; try again later", retry_after=0.1, **known)
+        known["executed"] = None
+        return OutcomeUnknown(str(value), **known)
+
+    # --------------------------------------------------------------- routes
+
+    def on_table(self, table: Table, now: float) -> None:
+        """A table arrived; older ones are ignored."""
+        if self.table is not None and table.version <= self.table.version:
+            return
+        before, self.table = self.table, table
+        self._overrides = {
+            p: owner for p, owner in self._overrides.items() if owner.epoch > table.epochs[p]
+        }
+        for row in table.handlers:
+            self._ports.connect(row)
+        wanted = {owner.handler.nonce for owner in self._overrides.values()}
+        for row in before.handlers if before else ():
+            if table.row(row.nonce) is None and row.nonce not in wanted:
+                self._ports.disconnect(row.nonce)
+                self.on_down(row.nonce, now)
+        self._dispatch_parked(now)
+
+    def on_up(self, nonce: bytes, now: float) -> None:
+        """The connection to that process is ready."""
+        self._up.add(nonce)
+        self._in_flight.setdefault(nonce, {})
+        self._dispatch_parked(now)
+
+    def on_down(self, nonce: bytes, now: float) -> None:
+        """The connection to that process broke."""
+        self._up.discard(nonce)
+        for call in self._in_flight.pop(nonce, {}).values():
+            call.conn = None
+            call.maybe = True
+            call.suspects.add(nonce)
+            self._dispatch(call, now)
+
+    def owner(self, partition: int) -> Owner | None:
+        """Who owns the partition, as far as this client knows."""
+        override = self._overrides.get(partition)
+        if override is not None:
+            return override
+        return None if self.table is None else self.table.owner(partition)
+
+    def _learn(self, redirect: Redirect, call: Call, now: float) -> None:
+        known = self.owner(redirect.partition)
+        if known is not None and redirect.epoch <= known.epoch:
+            # The sender knows less than we do, or as much: the owner is about to hear of it.
+            self._again_later(call, now)
+            return
+        row = HandlerRow(redirect.id, redirect.nonce, redirect.host, redirect.port)
+        self._overrides[redirect.partition] = Owner(row, redirect.epoch)
+        self._dispatch(call, now)
+
+    def _dispatch(self, call: Call, now: float) -> None:
+        owner = self.owner(call.partition)
+        if owner is None or owner.handler.nonce not in self._up:
+            if owner is not None:
+                self._ports.connect(owner.handler)
+            self._parked[call.counter] = call
+            return
+        nonce = owner.handler.nonce
+        if len(call.suspects) >= MAX_DEATHS and nonce not in call.suspects and self._deaths(call):
+            self._end(call, Result(error=self._poison(call)))
+            return
+        call.conn = nonce
+        self._in_flight[nonce][call.counter] = call
+        self._ports.send(
+            nonce,
+            pack_request(
+                Request(
+                    self.session,
+                    call.counter,
+                    self._lowest(),
+                    call.partition,
+                    owner.epoch,
+                    min(MAX_MS, max(0, int((call.deadline - now) * 1000))),
+                    min(MAX_MS, int((now - call.started) * 1000)),
+                    min(255, call.attempt),
+                    0,
+                    call.payload,
+                )
+            ),
+        )
+        call.attempt += 1
+
+    def _dispatch_parked(self, now: float) -> None:
+        if self._parked:
+            parked, self._parked = self._parked, {}
+            for call in parked.values():
+                self._dispatch(call, now)
+
+    def _deaths(self, call: Call) -> bool:
+        table = self.table
+        gone = [n for n in call.suspects if table is None or table.row(n) is None]
+        return len(gone) >= MAX_DEATHS
+
+    def _again_later(self, call: Call, now: float) -> None:
+        """Not a retry: the route is about to change. Waits a little longer each time."""
+        heapq.heappush(self._timers, (now + call.backoff, call.counter))
+        call.backoff = min(_MAX_BACKOFF_S, call.backoff * 2)
+
+    def _lowest(self) -> int:
+        order, calls = self._order, self._calls
+        while order and order[0] not in calls:
+            order.popleft()
+        return order[0] if order else self._next
+
+    # ----------------------------------------------------------------- time
+
+    def next_timer(self) -> float | None:
+        """When `on_timer` is due."""
+        return self._timers[0][0] if self._timers else None
+
+    def on_timer(self, now: float) -> None:
+        """End calls whose time is out; send again those that were told to wait."""
+        while self._timers and self._timers[0][0] <= now:
+            _, counter = heapq.heappop(self._timers)
+            call = self._calls.get(counter)
+            if call is None:
+                continue
+            if call.deadline <= now:
+                self._end(call, Result(error=self._too_late(call)))
+            elif call.conn is None and counter not in self._parked:
+                self._dispatch(call, now)
+
+    # ------------------------------------------------------------------ end
+
+    def close(self, reason: str) -> None:
+        """End every call."""
+        for call in list(self._calls.values()):
+            unknown = call.maybe or call.conn is not None
+            cls = OutcomeUnknown if unknown else Unavailable
+            self._end(call, Result(error=cls(reason, partition=call.partition)))
+
+    def calls(self) -> Iterator[Call]:
+        """The calls that have not ended."""
+        return iter(self._calls.values())
+
+    def _too_late(self, call: Call) -> MeshError:
+        owner = self.owner(call.partition)
+        known: dict[str, Any] = {
+            "partition": call.partition,
+            "handler": owner.handler.id if owner else None,
+            "epoch": owner.epoch if owner else None,
+        }
+        span = f"within {call.deadline - call.started:.3g} s ({call.attempt} attempts)"
+        if call.maybe or call.conn is not None:
+            return OutcomeUnknown(f"no verdict {span}; the call may have been executed", **known)
+        where = f"its owner {owner.handler.address}" if owner else "any endpoint"
+        return DeadlineExceeded(
+            f"not executed {span}: partition {call.partition} had no owner that took it; "
+            f"last tried {where}",
+            **known,
+        )
+
+    def _poison(self, call: Call) -> MeshError:
+        return OutcomeUnknown(
+            f"in flight on {len(call.suspects)} handler processes that died; not sent to another, "
+            f"since it may be the cause",
+            partition=call.partition,
+        )
+
+    def _settle(self, call: Call) -> None:
+        call.settled = True
+        del self._calls[call.counter]
+        self._parked.pop(call.counter, None)
+        if call.conn is not None:
+            self._in_flight[call.conn].pop(call.counter, None)
+
+    def _end(self, call: Call, result: Result) -> None:
+        self._settle(call)
+        call.done(result)

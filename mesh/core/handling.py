@@ -1,0 +1,540 @@
+"""The handler's brain: which calls it takes up, holds, redirects; what it commits; when it lets go.
+
+Theory of operation. A partition is held from the leader's grant (never from a table, never from a client's
+word) until it is released or lost; that span is a Tenure. A call for a held partition runs against
+memory (mesh.core.execution) and is answered once its commit is acknowledged. A call for any other is redirected
+to the owner that the table names, or held for a moment where this handler is about to become, or has just
+stopped being, the owner.
+
+Pure: frames, store replies and `now` come in; frames go out through the connection they came from, batches and
+loads are fetched by the shell (`next_batch`, `take_wants`, `take_messages`), which owns every socket.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgpack
+
+from mesh.core import execution
+from mesh.core.dedupe import outcome_field, watermark_field
+from mesh.core.epochs import NOT_HELD, pack_epochs, unpack_epochs
+from mesh.core.execution import Step
+from mesh.core.messages import Adopted, Beat, Grant, Message, Release, Released
+from mesh.core.outbox import Batch, Change, Outbox
+from mesh.core.records import (
+    CommitReply,
+    GrantRef,
+    LoadReply,
+    ScanReply,
+    StoreStatus,
+    Verdict,
+    Want,
+)
+from mesh.core.table import Table
+from mesh.core.tenure import STATE_PREFIX, Conn, Effect, Pending, Slot, Tenure
+from mesh.core.wire import Limits, Redirect, Request, Status, pack_reply
+from mesh.entities import Registry
+from mesh.errors import BadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class HandlingConfig:
+    """What a handler holds and for how long.
+
+    Attributes:
+        lanes: commit connections that take turns.
+        hint_wait_s: how long a call waits that names an epoch this handler has not been granted.
+        release_wait_s: how long a call waits for the next owner of a partition that is being given up.
+        window_s: a request older than half of this, counted from its first attempt, is never executed.
+        max_pending: calls in memory at the same time; the next ones are refused.
+        cache_bytes: state kept in memory; unacknowledged state is never evicted.
+        limits: of the wire.
+    """
+
+    lanes: int = 2
+    hint_wait_s: float = 0.1
+    release_wait_s: float = 5.0
+    window_s: float = 86_400.0
+    max_pending: int = 16_384
+    cache_bytes: int = 512 * 1024 * 1024
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
+
+
+class Held(NamedTuple):
+    """A call for a partition that is on its way to or from here."""
+
+    conn: Conn
+    request: Request
+    deadline: float
+    until: float
+
+
+class Load(NamedTuple):
+    """One key's read from the store, for the calls that wait for it."""
+
+    tenure: Tenure
+    field: bytes
+    calls: tuple[Pending, ...]
+    want: Want
+
+
+_SLOT_OVERHEAD_BYTES = 600
+_MISPLACED = msgpack.packb("the partition is on its way to or from this handler")
+
+
+class HandlerCore:
+    """One handler process, from its first grant to its end.
+
+    Args:
+        nonce: of this process.
+        partitions: of the mesh.
+        registry: the entities it runs.
+    """
+
+    def __init__(
+        self,
+        nonce: bytes,
+        partitions: int,
+        registry: Registry,
+        config: HandlingConfig | None = None,
+    ) -> None:
+        self.nonce = nonce
+        self.partitions = partitions
+        self.config = config or HandlingConfig()
+        self.table: Table | None = None
+        self.grant = GrantRef(nonce, 0, 0)
+        self.revoked = False
+        """The grant has ended for good: this process serves nothing any more."""
+        self._registry = registry
+        self._token = 0
+        self._tenures: dict[int, Tenure] = {}
+        self._released: dict[int, int] = {}
+        self._held: dict[int, list[Held]] = {}
+        self._outbox = Outbox(self.config.lanes)
+        self._wanted: dict[tuple[int, bytes], Tenure] = {}
+        self._messages: list[Message] = []
+        self._settling: set[int] = set()
+        self._lru: OrderedDict[tuple[int, bytes], Slot] = OrderedDict()
+        self._cached_bytes = 0
+        self._renewal = 0
+        self._pending = 0
+        self._done = self._entity_errors = self._not_executed = self._unknown = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"HandlerCore({self.nonce.hex()}, grant {self.grant.life}.{self.grant.version}, "
+            f"{len(self._tenures)} partitions, {self._outbox!r})"
+        )
+
+    # ---------------------------------------------------------------- calls
+
+    def on_request(self, conn: Conn, request: Request, now: float) -> None:
+        """A client's call arrived."""
+        tenure = self._tenures.get(request.partition)
+        if tenure is None or tenure.release_token is not None or request.epoch > tenure.epoch:
+            self._elsewhere(conn, request, now, now + request.deadline_ms / 1000)
+        elif self._pending >= self.config.max_pending:
+            self._refuse(conn, request, Status.OVERLOADED, f"{self._pending} calls are in progress")
+        elif request.age_ms > self.config.window_s * 500:
+            # Its record may have been dropped by now: running it again could be a second effect.
+            self._refuse(conn, request, Status.UNKNOWN, "first sent too long ago to be run now")
+        else:
+            self._admit(tenure, conn, request, now)
+
+    def _admit(self, tenure: Tenure, conn: Conn, request: Request, now: float) -> None:
+        try:
+            pending = execution.admit(
+                conn, request, self._registry, self.partitions, now, self.config.limits
+            )
+        except BadRequest as error:
+            self._refuse(conn, request, Status.BAD_REQUEST, str(error))
+            return
+        queue = tenure.waiting.get(pending.field)
+        if queue is not None:
+            self._pending += 1
+            queue.append(pending)
+        elif not self._step(tenure, pending):
+            self._pending += 1
+            tenure.waiting[pending.field] = deque((pending,))
+            self._wanted[tenure.partition, pending.field] = tenure
+
+    def _step(self, tenure: Tenure, pending: Pending) -> bool:
+        """Run a call as far as memory allows; False if the store has to be read first."""
+        step, effect = execution.step(tenure, pending)
+        if step is Step.NEEDS_LOAD:
+            return False
+        if effect is not None:
+            self._pending += 1
+            self._outbox.add(effect)
+        elif pending.method.query:
+            self._done += 1
+        slot = tenure.slots.get(pending.field)
+        if slot is not None:
+            self._touch((tenure.partition, pending.field), slot)
+        return True
+
+    def _elsewhere(self, conn: Conn, request: Request, now: float, deadline: float) -> None:
+        partition = request.partition
+        if partition >= self.partitions:
+            self._refuse(
+                conn,
+                request,
+                Status.BAD_REQUEST,
+                f"partition {partition} of a mesh that has {self.partitions}",
+            )
+            return
+        if self.revoked:
+            self._refuse(conn, request, Status.NOT_READY, "this handler's grant was revoked")
+            return
+        if self._redirect(conn, request):
+            return
+        tenure = self._tenures.get(partition)
+        giving_up = tenure is not None and tenure.release_token is not None
+        giving_up = giving_up or partition in self._released
+        wait = self.config.release_wait_s if giving_up else self.config.hint_wait_s
+        held = Held(conn, request, deadline, min(deadline, now + wait))
+        self._held.setdefault(partition, []).append(held)
+
+    def _redirect(self, conn: Conn, request: Request) -> bool:
+        """Name the owner, where the table knows one that is newer than what the caller knows."""
+        if self.table is None:
+            return False
+        owner, epoch = self.table.owner(request.partition)
+        if owner.nonce == self.nonce or epoch < request.epoch:
+            return False
+        tenure = self._tenures.get(request.partition)
+        if epoch <= max(
+            self._released.get(request.partition, NOT_HELD), tenure.epoch if tenure else NOT_HELD
+        ):
+            return False
+        redirect = Redirect(request.partition, epoch, owner.id, owner.nonce, owner.host, owner.port)
+        conn.send(pack_reply(request.counter, Status.REDIRECT, redirect.encode()))
+        return True
+
+    def _refuse(self, conn: Conn, request: Request, status: Status, reason: str) -> None:
+        self._not_executed += status is not Status.UNKNOWN
+        self._unknown += status is Status.UNKNOWN
+        conn.send(pack_reply(request.counter, status, msgpack.packb(reason)))
+
+    # ------------------------------------------------------- leader's words
+
+    def on_grant(self, message: Grant, now: float) -> None:
+        """The leader tells what this process's grant holds. Older words and lower tokens are ignored."""
+        if message.nonce != self.nonce or message.token < self._token:
+            return
+        self._token = message.token
+        if not message.active:
+            self._end()
+            return
+        if (message.life, message.version) < (self.grant.life, self.grant.version):
+            return
+        self.grant = GrantRef(self.nonce, message.life, message.version)
+        for partition, epoch in enumerate(unpack_epochs(message.epochs)):
+            tenure = self._tenures.get(partition)
+            if tenure is not None and tenure.epoch != epoch:
+                self._drop(tenure)
+                tenure = None
+            # A released epoch is never taken up again, whoever says so (schedule M2).
+            if tenure is None and epoch > self._released.get(partition, NOT_HELD):
+                self._tenures[partition] = Tenure(partition, epoch)
+        self._messages.append(Adopted(self.nonce, message.life, message.version))
+        for partition in list(self._held):
+            self._retry_held(partition, now)
+
+    def on_table(self, table: Table, now: float) -> None:
+        """A table arrived; older ones are ignored. A table gives nothing: only a grant does."""
+        if self.table is not None and table.version <= self.table.version:
+            return
+        self.table = table
+        for partition in list(self._held):
+            self._retry_held(partition, now)
+
+    def on_release(self, message: Release) -> None:
+        """The leader asks for partitions back: admit nothing more, settle, then give them up."""
+        if message.token < self._token:
+            return
+        self._token = message.token
+        not_held: list[tuple[int, int]] = []
+        again: list[tuple[int, int]] = []
+        for partition, epoch in message.partitions:
+            tenure = self._tenures.get(partition)
+            if tenure is not None and tenure.epoch == epoch:
+                tenure.release_token = message.token
+                self._settling.add(partition)
+            elif self._released.get(partition) == epoch:
+                again.append((partition, epoch))
+            else:
+                not_held.append((partition, epoch))
+        if again or not_held:
+            self._messages.append(Released(self.nonce, message.token, again, not_held))
+
+    def _finish_releases(self, now: float) -> None:
+        by_token: dict[int, list[tuple[int, int]]] = {}
+        for partition in list(self._settling):
+            tenure = self._tenures.get(partition)
+            if tenure is None or tenure.release_token is None:
+                self._settling.discard(partition)
+            elif self._outbox.is_settled(partition):
+                self._settling.discard(partition)
+                self._released[partition] = tenure.epoch
+                by_token.setdefault(tenure.release_token, []).append((partition, tenure.epoch))
+                waiting = self._forget(tenure)
+                for pending in waiting:
+                    self._elsewhere(pending.conn, pending.request, now, pending.deadline)
+        for token, partitions in by_token.items():
+            self._messages.append(Released(self.nonce, token, partitions, []))
+
+    # -------------------------------------------------------------- commits
+
+    def next_batch(self, lane: int) -> tuple[Batch, int] | None:
+        """What to send on a free lane, with the renewal number that goes along."""
+        batch = self._outbox.next_batch(lane)
+        return None if batch is None else (batch, self.next_renewal())
+
+    def next_renewal(self) -> int:
+        """Strictly increasing within this process; the store keeps it as given (schedule R1)."""
+        self._renewal += 1
+        return self._renewal
+
+    def on_commit(self, batch: Batch, reply: CommitReply, now: float) -> bool:
+        """A batch came back. True: it is finished. False: send the very same batch again."""
+        if reply.status in (StoreStatus.REVOKED, StoreStatus.GAP):
+            self._end()
+            return True
+        if reply.status is not StoreStatus.OK or not reply.acknowledged:
+            return False
+        self._outbox.done(batch)
+        for entry, changes, verdict in zip(
+            batch.entries, batch.changes, reply.verdicts, strict=True
+        ):
+            if verdict is Verdict.APPLIED:
+                self._pending -= len(changes)
+                for effect in changes:
+                    assert isinstance(effect, Effect)
+                    self._done += effect.outcome.status == Status.OK
+                    self._entity_errors += effect.outcome.status == Status.ENTITY_ERROR
+                    execution.acknowledge(effect)
+                continue
+            tenure = self._tenures.get(entry.partition)
+            if tenure is not None and tenure.epoch == entry.epoch:
+                self._drop(tenure)
+            status = Status.NOT_READY if batch.clean else Status.MAYBE
+            self._give_up(changes, status)
+        if self._settling:
+            self._finish_releases(now)
+        return True
+
+    def _give_up(self, changes: Sequence[Change], status: Status) -> None:
+        self._pending -= len(changes)
+        for effect in changes:
+            assert isinstance(effect, Effect)
+            self._not_executed += status is Status.NOT_READY
+            self._unknown += status is not Status.NOT_READY
+            effect.tenure.running.pop(effect.id, None)
+            for conn in effect.waiters:
+                conn.send(pack_reply(effect.id.counter, status, _MISPLACED))
+
+    # ---------------------------------------------------------------- loads
+
+    def take_wants(self) -> list[Load]:
+        """Reads that are due, to go to the store in one call."""
+        loads: list[Load] = []
+        for (partition, field), tenure in self._wanted.items():
+            queue = tenure.waiting.get(field)
+            if not queue or self._tenures.get(partition) is not tenure:
+                continue
+            fields: dict[bytes, None] = {field: None}
+            if not tenure.warm:
+                for pending in queue:
+                    if not pending.method.query:
+                        r = pending.request
+                        fields[outcome_field(r.session, r.counter)] = None
+                        fields[watermark_field(r.session)] = None
+            want = Want(partition, tenure.epoch, tuple(fields))
+            loads.append(Load(tenure, field, tuple(queue), want))
+        self._wanted.clear()
+        return loads
+
+    def on_load(self, loads: list[Load], reply: LoadReply | None, now: float) -> None:
+        """Reads came back; None: the store could not be asked, the same reads are due again."""
+        if reply is not None and reply.status is StoreStatus.REVOKED:
+            self._end()
+            return
+        if reply is None or reply.status is not StoreStatus.OK:
+            for load in loads:
+                self._wanted[load.want.partition, load.field] = load.tenure
+            return
+        for load, values in zip(loads, reply.values, strict=True):
+            tenure = load.tenure
+            if self._tenures.get(tenure.partition) is not tenure:
+                continue
+            if values is None:
+                self._drop(tenure)
+                continue
+            state, *records = values
+            for name, blob in zip(load.want.fields[1:], records, strict=True):
+                if blob is not None:
+                    tenure.log.adopt(name, blob)
+            for pending in load.calls:
+                pending.looked_up = True
+            if load.field not in tenure.slots:
+                tenure.slots[load.field] = Slot(load.calls[0].spec, state)
+            self._run_waiting(tenure, load.field, now)
+
+    def _run_waiting(self, tenure: Tenure, field: bytes, now: float) -> None:
+        queue = tenure.waiting.get(field)
+        while queue:
+            pending = queue[0]
+            if pending.deadline <= now:
+                self._refuse(
+                    pending.conn, pending.request, Status.EXPIRED, "its deadline passed in a queue"
+                )
+            elif not self._step(tenure, pending):
+                self._wanted[tenure.partition, field] = tenure
+                return
+            queue.popleft()
+            self._pending -= 1
+        tenure.waiting.pop(field, None)
+
+    def next_scan(self) -> Tenure | None:
+        """A tenure whose records and keys are not yet all in memory: warm it up in the background."""
+        for tenure in self._tenures.values():
+            if not tenure.warm and tenure.release_token is None:
+                return tenure
+        return None
+
+    def on_scan(self, tenure: Tenure, reply: ScanReply, now: float) -> None:
+        """A page of a partition's hash; what memory has is newer than what the page says."""
+        if reply.status is not StoreStatus.OK or self._tenures.get(tenure.partition) is not tenure:
+            return
+        for name, value in reply.pairs:
+            if not name.startswith(STATE_PREFIX):
+                tenure.log.adopt(name, value)
+            elif name not in tenure.slots and not self._adopt_slot(tenure, name, value):
+                tenure.complete = False
+        tenure.cursor = reply.cursor
+        if reply.cursor == 0:
+            tenure.warm = True
+            for field in list(tenure.waiting):
+                if (tenure.partition, field) in self._wanted:
+                    self._run_waiting(tenure, field, now)
+
+    def _adopt_slot(self, tenure: Tenure, name: bytes, value: bytes) -> bool:
+        if self._cached_bytes >= self.config.cache_bytes:
+            return False
+        entity, _, _ = name[len(STATE_PREFIX) :].partition(b"\0")
+        spec = self._registry.spec(entity.decode(errors="replace"))
+        if spec is None:
+            return True
+        slot = tenure.slots[name] = Slot(spec, value)
+        self._touch((tenure.partition, name), slot)
+        return True
+
+    def _touch(self, key: tuple[int, bytes], slot: Slot) -> None:
+        if key in self._lru:
+            self._lru.move_to_end(key)
+        else:
+            self._lru[key] = slot
+        size = len(slot.blob) + _SLOT_OVERHEAD_BYTES
+        self._cached_bytes += size - slot.counted_bytes
+        slot.counted_bytes = size
+        for _ in range(len(self._lru)):
+            if self._cached_bytes <= self.config.cache_bytes:
+                return
+            (partition, field), oldest = self._lru.popitem(last=False)
+            tenure = self._tenures.get(partition)
+            if oldest.pending or oldest is slot or (tenure and field in tenure.waiting):
+                self._lru[partition, field] = oldest
+                continue
+            self._cached_bytes -= oldest.counted_bytes
+            if tenure is not None and tenure.slots.get(field) is oldest:
+                del tenure.slots[field]
+                tenure.complete = False
+
+    # ------------------------------------------------------------- the rest
+
+    def on_timer(self, now: float) -> None:
+        """Call about every 20 ms: calls that were held long enough are told to ask again."""
+        for partition, calls in list(self._held.items()):
+            for held in [h for h in calls if h.until <= now]:
+                calls.remove(held)
+                status = Status.EXPIRED if held.deadline <= now else Status.NOT_READY
+                self._refuse(held.conn, held.request, status, "no owner is known yet")
+            if not calls:
+                del self._held[partition]
+
+    def settle(self, now: float) -> None:
+        """Call after each round of events: partitions that have nothing left to commit are released."""
+        if self._settling:
+            self._finish_releases(now)
+
+    def take_messages(self) -> list[Message]:
+        """What the leader is to be told."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def held_epochs(self) -> bytes:
+        """This process's own list: packed epochs, 4 bytes a partition."""
+        epochs = [NOT_HELD] * self.partitions
+        for partition, tenure in self._tenures.items():
+            epochs[partition] = tenure.epoch
+        return pack_epochs(epochs)
+
+    def beat(self) -> Beat:
+        """The counts since the start."""
+        return Beat(
+            self.nonce,
+            self.grant.version,
+            self._done,
+            self._entity_errors,
+            self._not_executed,
+            self._unknown,
+            sum(len(t.slots) for t in self._tenures.values()),
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        """No call is in progress."""
+        return not self._pending and not self._held
+
+    def _retry_held(self, partition: int, now: float) -> None:
+        calls = self._held.pop(partition, [])
+        tenure = self._tenures.get(partition)
+        for index, held in enumerate(calls):
+            serves = (
+                tenure is not None
+                and tenure.release_token is None
+                and held.request.epoch <= tenure.epoch
+            )
+            if held.deadline <= now:
+                self._refuse(held.conn, held.request, Status.EXPIRED, "its deadline passed")
+            elif serves:
+                self.on_request(held.conn, held.request, now)
+            elif not self._redirect(held.conn, held.request):
+                self._held.setdefault(partition, []).extend(calls[index:])
+                return
+
+    def _drop(self, tenure: Tenure) -> None:
+        """The tenure is over without a release: what was never sent was not executed."""
+        self._give_up(self._outbox.drop(tenure.partition), Status.NOT_READY)
+        for pending in self._forget(tenure):
+            self._refuse(pending.conn, pending.request, Status.NOT_READY, "the partition moved on")
+
+    def _forget(self, tenure: Tenure) -> list[Pending]:
+        del self._tenures[tenure.partition]
+        for field, slot in tenure.slots.items():
+            if self._lru.pop((tenure.partition, field), None) is not None:
+                self._cached_bytes -= slot.counted_bytes
+        waiting = [pending for queue in tenure.waiting.values() for pending in queue]
+        tenure.waiting.clear()
+        self._pending -= len(waiting)
+        return waiting
+
+    def _end(self) -> None:
+        self.revoked = True
+        for tenure in list(self._tenures.values()):
+            self._drop(tenure)

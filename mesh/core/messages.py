@@ -1,0 +1,192 @@
+"""Control messages between supervisor, handlers, wardens and tools: typed, named, flat.
+
+Each is a frozen dataclass, and on the wire a msgpack array of its name and fields. Every message of a
+leader carries its token; receivers refuse lower ones (counterexamples F9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Any, ClassVar
+
+import msgpack
+
+from mesh.core.wire import Kind, pack_frame, unpack_envelope
+from mesh.errors import ProtocolError
+
+
+class Message:
+    """Base: registers its subclasses by name."""
+
+    _known: ClassVar[dict[str, type[Message]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Message._known[cls.__name__] = cls
+
+    def frame(self, kind: Kind = Kind.CONTROL) -> bytes:
+        """The whole frame."""
+        fields = astuple(self)  # type: ignore[call-overload]
+        return pack_frame(kind, msgpack.packb((type(self).__name__, *fields)))
+
+
+def unpack_message(body: bytes) -> Message:
+    """Read a control message.
+
+    Raises:
+        ProtocolError: malformed, of an unknown name, or with other fields than its name has.
+    """
+    value = unpack_envelope(body)
+    if not isinstance(value, list) or not value or not isinstance(value[0], str):
+        raise ProtocolError(f"not a control message: {value!r:.80}")
+    cls = Message._known.get(value[0])
+    if cls is None:
+        raise ProtocolError(f"unknown control message {value[0]!r:.80}")
+    try:
+        return cls(*value[1:])
+    except TypeError as error:
+        raise ProtocolError(f"malformed {value[0]}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(Message):
+    """First on every connection, from the side that opened it."""
+
+    mesh: str
+    role: str
+    token: str = ""
+    nonce: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome(Message):
+    """The answer to a hello: who answers. The table follows in a frame of its own, once there is one."""
+
+    mesh: str
+    role: str
+    id: str
+    nonce: bytes
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Message):
+    """The connection ends here, and why. `auth` tells a wrong token from other mistakes."""
+
+    reason: str
+    auth: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Register(Message):
+    """A handler process offers itself, or comes back after a broken connection.
+
+    `held` is its own list: packed epochs, 4 bytes a partition, 0 where it holds nothing.
+    """
+
+    id: str
+    nonce: bytes
+    host: str
+    port: int
+    pid: int
+    warden: str
+    weight: float
+    region: str | None
+    zone: str | None
+    life: int
+    grant_version: int
+    held: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Grant(Message):
+    """The leader tells a process what its grant holds. `epochs` is the whole packed array."""
+
+    token: int
+    nonce: bytes
+    life: int
+    version: int
+    active: bool
+    epochs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted(Message):
+    """A handler took up the grant of that version."""
+
+    nonce: bytes
+    life: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release(Message):
+    """The leader asks a handler to give up partitions: pairs of (partition, epoch)."""
+
+    token: int
+    partitions: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Released(Message):
+    """Settled and given up for good; `token` is the asker's. What it does not hold is `not_held`."""
+
+    nonce: bytes
+    token: int
+    partitions: list[tuple[int, int]]
+    not_held: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Beat(Message):
+    """A handler's counts, once a second."""
+
+    nonce: bytes
+    grant_version: int
+    done: int
+    entity_errors: int
+    not_executed: int
+    unknown: int
+    keys: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Message):
+    """The leader asks a process to end in good order."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class WardenHere(Message):
+    """A warden reports for work, with the nonces of the handler processes it watches."""
+
+    id: str
+    node: str
+    pid: int
+    watching: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Exited(Message):
+    """A warden's proof: the pidfd of that process became readable `ago_ms` before this was sent."""
+
+    nonce: bytes
+    ago_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Message):
+    """A tool's question to the leader: `what` with arguments; answered by `Answer` of the same number."""
+
+    number: int
+    what: str
+    args: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Message):
+    """The reply to `Ask`; `error` is empty where it went well."""
+
+    number: int
+    error: str
+    value: Any

@@ -1,0 +1,191 @@
+"""What is asked of the store and what it answers, as plain values.
+
+The pure cores make and read these; `mesh.store.api` says what a store has to do with them.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from mesh.core.syncset import InSyncSet
+
+
+class StoreStatus(enum.Enum):
+    """The whole call's verdict; anything but OK means that this call wrote nothing."""
+
+    OK = "ok"
+    CLOSED = "closed"
+    """The life that the caller named is not this primary's: keep everything, wait for the leader."""
+    OLDER = "older"
+    """The store's grant is of an older version than the caller's: the store went back in time."""
+    REVOKED = "revoked"
+    """The caller's grant is revoked, or there is none: drop everything, register under a new nonce."""
+    GAP = "gap"
+    """The batch is not the next in sequence on its lane."""
+    DEPOSED = "deposed"
+    """Another leader's token is recorded."""
+    CONFLICT = "conflict"
+    """What the caller asserted does not hold; `detail` says what."""
+
+
+class Verdict(enum.IntEnum):
+    """One partition's share of a commit or load."""
+
+    APPLIED = 0
+    NOT_HELD = 1
+    """The grant does not hold the partition at the epoch that the batch names."""
+    FAILED = 2
+    """The store refused the write itself (a key of another type under this name)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRef:
+    """Who asks: the process's nonce, the life it believes in, the version of its grant there."""
+
+    nonce: bytes
+    life: int
+    version: int
+
+
+@dataclass(slots=True)
+class Entry:
+    """One partition's share of a batch: absolute values, so that applying it twice changes nothing."""
+
+    partition: int
+    epoch: int
+    fields: dict[bytes, bytes]
+    deleted: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReply:
+    """`acknowledged`: every node that must have the batch has it. A short count leaves it False.
+
+    `detail`: the server's first error where a verdict is FAILED; the last seq where the status is GAP.
+    """
+
+    status: StoreStatus
+    verdicts: tuple[Verdict, ...] = ()
+    duplicate: bool = False
+    acknowledged: bool = False
+    set_version: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Fields of one partition's hash to read."""
+
+    partition: int
+    epoch: int
+    fields: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReply:
+    """Values in the order of the wants; None for a want whose partition is not held."""
+
+    status: StoreStatus
+    values: tuple[tuple[bytes | None, ...] | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScanReply:
+    """One page of a partition's hash; `cursor` 0 says that it was the last."""
+
+    status: StoreStatus
+    cursor: int = 0
+    pairs: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The recorded life: who the primary is, and what an acknowledgement needs.
+
+    Attributes:
+        run_id: the primary's own; another server, or the same one restarted, has another.
+        number: grows by one with each life.
+        token: of the leader that the store listens to.
+        partitions: number of the mesh's partitions, fixed for good.
+        opened_from: version of the in-sync set that this life was opened from.
+    """
+
+    run_id: str
+    number: int
+    token: int
+    partitions: int
+    opened_from: int
+    sync_set: InSyncSet
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A partition's way from one grant to another; from_nonce None stands for "held by nobody"."""
+
+    partition: int
+    from_nonce: bytes | None
+    from_epoch: int
+    to_nonce: bytes
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """The one call by which a leader changes who owns what.
+
+    Attributes:
+        operation: names the call; its repetition answers OK and changes nothing.
+        enroll: (nonce, handler id) of processes that get an empty grant first.
+        revoke: nonces whose grants end, for ever.
+        moves: each asserts its `from` side: the grant holds the partition at that epoch.
+        table: the new table's bytes, stored as given.
+        intents: planned moves that a later leader has to know of, stored as given.
+    """
+
+    operation: bytes
+    life: int
+    token: int
+    enroll: tuple[tuple[bytes, str], ...]
+    revoke: tuple[bytes, ...]
+    moves: tuple[Move, ...]
+    table: bytes
+    intents: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeoverReply:
+    """`renewals`: the revoked grants' last renewal numbers. `versions`: of each grant named."""
+
+    status: StoreStatus
+    acknowledged: bool = False
+    renewals: dict[bytes, int] = field(default_factory=dict)
+    versions: dict[bytes, int] = field(default_factory=dict)
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLife:
+    """A leader's call that begins a life, on a primary that this leader has chosen.
+
+    Revokes every grant of the lives before it. `previous` is the number of the life that the caller saw
+    recorded (0: none); the store refuses when it has another one.
+    """
+
+    operation: bytes
+    previous: int
+    number: int
+    token: int
+    partitions: int
+    sync_set: InSyncSet
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a new leader finds. `life` None: this store has never held the mesh."""
+
+    life: Life | None
+    run_id: str
+    table: bytes = b""
+    intents: bytes = b""
+    grants: dict[bytes, str] = field(default_factory=dict)

@@ -1,0 +1,712 @@
+"""The supervisor's brain: step(event, now) → effects. No sockets, no Ray, no clock.
+
+Theory of operation. Who owns what changes only by a store call, and only one is under way at a time: what
+happens meanwhile is taken into the next one, so several deaths at once cost one call.
+
+    a process is proven dead  → one call: its grant revoked, its partitions in the survivors' grants
+    a process joins           → one call: its grant enrolled, the moves that give it its share on record
+    a process has released    → one call: what it released, in the receiver's grant under new epochs
+
+Owners are told, then clients, from a table that is acknowledged and never before. A process that
+registers again after a broken connection is told all that it may have missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+import msgpack
+
+from mesh.core import assignment
+from mesh.core.epochs import NOT_HELD, next_epoch, pack_epochs, unpack_epochs
+from mesh.core.messages import Beat, Grant, Register, Release
+from mesh.core.records import Move, StoreStatus, Takeover, TakeoverReply
+from mesh.core.table import HandlerRow, Table, TableVersion
+
+# ------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A handler process offers itself, or is back after a broken connection."""
+
+    register: Register
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """The connection to a handler process broke: a hint, no proof."""
+
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessExited:
+    """A warden's pidfd says so: proof. `at` is when it became readable."""
+
+    nonce: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GrantAdopted:
+    """A handler took up its grant of that version."""
+
+    nonce: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsReleased:
+    """A handler settled and gave up partitions: pairs of (partition, epoch)."""
+
+    nonce: bytes
+    token: int
+    partitions: Sequence[tuple[int, int]]
+    not_held: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReplied:
+    """The store call came back; None: unreachable, it may have been carried out."""
+
+    operation: bytes
+    reply: TakeoverReply | None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The shell has sent what the last step asked it to send."""
+
+    operation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """The handler process of that id could not be started."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beaten:
+    """A handler's counts."""
+
+    beat: Beat
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passes; sent about every 50 ms."""
+
+
+Event = (
+    Registered
+    | ConnectionLost
+    | ProcessExited
+    | GrantAdopted
+    | PartitionsReleased
+    | StoreReplied
+    | Published
+    | StartFailed
+    | Beaten
+    | Tick
+)
+
+# ------------------------------------------------------------------ effects
+
+
+@dataclass(frozen=True, slots=True)
+class CallStore:
+    """Make this call; answer with StoreReplied."""
+
+    call: Takeover
+
+
+@dataclass(frozen=True, slots=True)
+class TellGrant:
+    """Send a process the state of its grant."""
+
+    nonce: bytes
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class AskRelease:
+    """Ask a process for partitions."""
+
+    nonce: bytes
+    release: Release
+
+
+@dataclass(frozen=True, slots=True)
+class PublishTable:
+    """Send the table to every handler and client."""
+
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class TellTable:
+    """Send the table to one handler."""
+
+    nonce: bytes
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitPublished:
+    """Answer with Published once everything before this effect is sent."""
+
+    operation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartHandler:
+    """Start a handler process under that id."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An event for operators; the shell stamps it with the wall clock."""
+
+    kind: str
+    fields: dict[str, Any]
+    ago_s: float = 0.0
+
+
+Effect = (
+    CallStore
+    | TellGrant
+    | AskRelease
+    | PublishTable
+    | TellTable
+    | AwaitPublished
+    | StartHandler
+    | Record
+)
+
+# ------------------------------------------------------------------- states
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisionConfig:
+    """What the mesh should look like, and how patient its supervisor is.
+
+    Attributes:
+        handlers: ids of the handlers that should run.
+        restart_after_s: how long after a takeover a replacement is started: starting a process
+            costs a second of a core, and the survivors need that core first.
+        restart_most_s: a handler that dies again and again is started ever later, up to this.
+        store_retry_s: pause before a store call whose connection broke is sent again.
+        settled_s: a handler that lived this long is started as quickly as a new one.
+    """
+
+    handlers: tuple[str, ...]
+    restart_after_s: float = 0.25
+    restart_most_s: float = 10.0
+    store_retry_s: float = 0.05
+    settled_s: float = 30.0
+
+
+@dataclass(slots=True)
+class Member:
+    """One handler process as the supervisor knows it."""
+
+    row: HandlerRow
+    pid: int
+    warden: str
+    weight: float
+    registered_at: float
+    connected: bool = True
+    enrolled: bool = False
+    version: int = 0
+    adopted: int = 0
+    first_sign: float | None = None
+    exited_at: float | None = None
+    proven_at: float | None = None
+    beat: Beat | None = None
+
+    @property
+    def state(self) -> str:
+        """As `mesh status` shows it."""
+        if self.proven_at is not None:
+            return "dead"
+        if not self.enrolled:
+            return "starting"
+        return "alive" if self.connected else "suspect"
+
+
+@dataclass(slots=True)
+class _Failover:
+    """One death on its way through the phases."""
+
+    member: Member
+    partitions: int
+    first_sign: float
+    proven_at: float
+    decided_at: float
+    fenced_at: float = 0.0
+    published_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Operation:
+    call: Takeover
+    table: Table | None
+    changed: set[bytes]
+    failovers: list[_Failover]
+    asks: dict[bytes, list[tuple[int, int]]]
+    retry_at: float | None = None
+    done: bool = False
+    waiting_for: dict[bytes, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Intent:
+    source: bytes
+    epoch: int
+    target: bytes
+    asked_at: float
+
+
+class Supervision:
+    """The leader's decisions for one mesh in one life.
+
+    Args:
+        config: what should run.
+        partitions: of the mesh.
+        life: number of the life that this leader opened.
+        token: this leader's.
+    """
+
+    def __init__(
+        self, config: SupervisionConfig, *, partitions: int, life: int, token: int
+    ) -> None:
+        self.config = config
+        self.partitions = partitions
+        self.life = life
+        self.token = token
+        self.table: Table | None = None
+        self.deposed = False
+        self._members: dict[bytes, Member] = {}
+        self._operation: _Operation | None = None
+        self._publishing: dict[bytes, _Operation] = {}
+        self._released: dict[int, tuple[bytes, int]] = {}
+        self._missing: set[int] = set()
+        self._intents: dict[int, _Intent] = {}
+        self._handover: dict[str, Any] | None = None
+        self._restart_at: dict[str, float] = {}
+        self._restart_delay: dict[str, float] = {}
+        self._numbers = 0
+
+    def __repr__(self) -> str:
+        return f"Supervision(token {self.token}, life {self.life}, {len(self._members)} members)"
+
+    @property
+    def members(self) -> list[Member]:
+        """Every process that is known, dead ones until they are buried."""
+        return list(self._members.values())
+
+    @property
+    def ready(self) -> bool:
+        """Every handler that should run has its grant and has taken it up, and nothing is moving."""
+        alive = [m for m in self._members.values() if m.proven_at is None]
+        return (
+            self.table is not None
+            and self._operation is None
+            and not self._intents
+            and {m.row.id for m in alive} >= set(self.config.handlers)
+            and all(m.enrolled and m.adopted == m.version for m in alive)
+        )
+
+    def step(self, event: Event, now: float) -> list[Effect]:
+        """Take one event; return what is to be done, in this order."""
+        if self.deposed:
+            return []
+        match event:
+            case Registered(register):
+                effects = self._on_registered(register, now)
+            case ConnectionLost(nonce):
+                effects = self._on_connection_lost(nonce, now)
+            case ProcessExited(nonce, at):
+                effects = self._on_exited(nonce, at, now)
+            case GrantAdopted(nonce, version):
+                effects = self._on_adopted(nonce, version, now)
+            case PartitionsReleased():
+                effects = self._on_released(event)
+            case StoreReplied(operation, reply):
+                effects = self._on_store(operation, reply, now)
+            case Published(operation):
+                effects = self._on_published(operation, now)
+            case StartFailed(id_, reason):
+                effects = [Record("handler_start_failed", {"handler": id_, "reason": reason})]
+                self._schedule_restart(id_, now)
+            case Beaten(beat):
+                effects = self._on_beat(beat)
+            case Tick():
+                effects = self._on_tick(now)
+            case _:
+                assert_never(event)
+        return effects + self._plan(now)
+
+    # --------------------------------------------------------------- events
+
+    def _on_registered(self, r: Register, now: float) -> list[Effect]:
+        member = self._members.get(r.nonce)
+        if member is None:
+            row = HandlerRow(r.id, r.nonce, r.host, r.port, r.region, r.zone)
+            self._members[r.nonce] = Member(row, r.pid, r.warden, r.weight, now)
+            return [Record("handler_started", {"handler": r.id, "pid": r.pid})]
+        member.connected = True
+        if member.proven_at is not None or not member.enrolled or self.table is None:
+            return []
+        member.first_sign = None
+        effects: list[Effect] = [self._tell(member), TellTable(r.nonce, self.table)]
+        held = unpack_epochs(r.held)
+        asked: list[tuple[int, int]] = []
+        for partition in self.table.partitions_of(r.nonce):
+            epoch = self.table.epochs[partition]
+            intent = self._intents.get(partition)
+            if intent is not None and intent.source == r.nonce:
+                asked.append((partition, epoch))
+            elif r.grant_version == member.version and held[partition] != epoch:
+                # It says that it lacks what it was granted: that permits a new epoch for the same
+                # owner, never a move.
+                self._missing.add(partition)
+        if asked:
+            effects.append(AskRelease(r.nonce, Release(self.token, asked)))
+        return effects
+
+    def _on_connection_lost(self, nonce: bytes, now: float) -> list[Effect]:
+        member = self._members.get(nonce)
+        if member is not None:
+            member.connected = False
+            if member.first_sign is None:
+                member.first_sign = now
+        return []
+
+    def _on_exited(self, nonce: bytes, at: float, now: float) -> list[Effect]:
+        member = self._members.get(nonce)
+        if member is None or member.proven_at is not None:
+            return []
+        member.connected = False
+        member.exited_at, member.proven_at = at, now
+        member.first_sign = at if member.first_sign is None else min(at, member.first_sign)
+        if now - member.registered_at > self.config.settled_s:
+            self._restart_delay.pop(member.row.id, None)
+        self._schedule_restart(member.row.id, now)
+        if not member.enrolled and not self._is_enrolling(nonce):
+            del self._members[nonce]
+        return []
+
+    def _on_adopted(self, nonce: bytes, version: int, now: float) -> list[Effect]:
+        member = self._members.get(nonce)
+        if member is None:
+            return []
+        member.adopted = max(member.adopted, version)
+        return [e for o in list(self._publishing.values()) for e in self._complete(o, now)]
+
+    def _on_released(self, event: PartitionsReleased) -> list[Effect]:
+        if event.token != self.token or self.table is None:
+            return []
+        for partition, epoch in event.partitions:
+            intent = self._intents.get(partition)
+            if intent is not None and (intent.source, intent.epoch) == (event.nonce, epoch):
+                self._released[partition] = (event.nonce, epoch)
+        for partition, epoch in event.not_held:
+            intent = self._intents.get(partition)
+            if intent is not None and (intent.source, intent.epoch) == (event.nonce, epoch):
+                del self._intents[partition]
+        return []
+
+    def _on_beat(self, beat: Beat) -> list[Effect]:
+        member = self._members.get(beat.nonce)
+        if member is None:
+            return []
+        member.beat = beat
+        if member.enrolled and member.proven_at is None and beat.grant_version < member.version:
+            return [self._tell(member)]
+        return []
+
+    def _on_tick(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        operation = self._operation
+        if operation is not None and operation.retry_at is not None and operation.retry_at <= now:
+            operation.retry_at = None
+            effects.append(CallStore(operation.call))
+        for id_, due in list(self._restart_at.items()):
+            # The takeover comes first; nobody to take over makes the replacement urgent instead.
+            if due <= now or not self._alive():
+                del self._restart_at[id_]
+                effects.append(StartHandler(id_))
+        return effects
+
+    # ---------------------------------------------------------------- plans
+
+    def _plan(self, now: float) -> list[Effect]:
+        """Put everything that is due into one store call, unless one is under way."""
+        if self._operation is not None or self.deposed:
+            return []
+        alive = self._alive()
+        dead = [m for m in self._members.values() if m.proven_at is not None]
+        joining = [m for m in alive if not m.enrolled]
+        if not alive:
+            return []
+        if self.table is None:
+            if not {m.row.id for m in alive} >= set(self.config.handlers):
+                return []
+            return [self._first_table(alive)]
+        moves = self._moves(alive, dead)
+        intents = self._new_intents(alive, now) if not moves else {}
+        if not (moves or dead or joining or intents):
+            return []
+        version = TableVersion(self.life, self.token, self.table.version.number + 1)
+        table = self.table.changed(
+            version, [m.row for m in alive], {m.partition: (m.to_nonce, m.epoch) for m in moves}
+        )
+        self._intents.update(intents)
+        asks: dict[bytes, list[tuple[int, int]]] = {}
+        for partition, intent in intents.items():
+            asks.setdefault(intent.source, []).append((partition, intent.epoch))
+        return [self._call(table, joining, dead, moves, asks, now)]
+
+    def _first_table(self, alive: list[Member]) -> Effect:
+        owned = {m.row.nonce: 0 for m in alive}
+        weights = {m.row.nonce: m.weight for m in alive}
+        placed = assignment.place(range(self.partitions), owned, weights)
+        epoch = next_epoch(NOT_HELD, self.life)
+        index = {m.row.nonce: i for i, m in enumerate(alive)}
+        table = Table(
+            TableVersion(self.life, self.token, 1),
+            [m.row for m in alive],
+            [index[placed[p]] for p in range(self.partitions)],
+            [epoch] * self.partitions,
+        )
+        moves = [Move(p, None, NOT_HELD, nonce, epoch) for p, nonce in placed.items()]
+        return self._call(table, alive, [], moves, {}, 0.0)
+
+    def _moves(self, alive: list[Member], dead: list[Member]) -> list[Move]:
+        assert self.table is not None
+        table = self.table
+        gone = {m.row.nonce for m in dead if m.enrolled}
+        living = {m.row.nonce for m in alive}
+        owned = dict.fromkeys(living, 0)
+        orphans: list[int] = []
+        for partition, index in enumerate(table.owners):
+            nonce = table.handlers[index].nonce
+            if nonce in gone:
+                orphans.append(partition)
+                self._released.pop(partition, None)
+                self._intents.pop(partition, None)
+                self._missing.discard(partition)
+            elif nonce in owned:
+                owned[nonce] += 1
+        placed: dict[int, bytes] = {}
+        for partition in self._released:
+            target = self._intents[partition].target
+            if target in living:
+                placed[partition] = target
+                owned[target] += 1
+            else:
+                orphans.append(partition)
+        for partition in self._missing:
+            placed[partition] = table.owner(partition).handler.nonce
+        placed |= assignment.place(orphans, owned, {m.row.nonce: m.weight for m in alive})
+        return [
+            Move(
+                partition,
+                table.owner(partition).handler.nonce,
+                table.epochs[partition],
+                target,
+                next_epoch(table.epochs[partition], self.life),
+            )
+            for partition, target in sorted(placed.items())
+        ]
+
+    def _new_intents(self, alive: list[Member], now: float) -> dict[int, _Intent]:
+        """Moves that make the shares even; only while nothing else is going on."""
+        assert self.table is not None
+        table = self.table
+        if self._intents or any(m.proven_at is not None for m in self._members.values()):
+            return {}
+        owners = [table.handlers[index].nonce for index in table.owners]
+        wanted = assignment.rebalance(owners, {m.row.nonce: m.weight for m in alive})
+        if wanted:
+            receivers = sorted({self._members[n].row.id for n in wanted.values()})
+            self._handover = {"to": receivers, "partitions": len(wanted), "began": now}
+        return {p: _Intent(owners[p], table.epochs[p], n, now) for p, n in wanted.items()}
+
+    def _call(
+        self,
+        table: Table,
+        joining: list[Member],
+        dead: list[Member],
+        moves: list[Move],
+        asks: dict[bytes, list[tuple[int, int]]],
+        now: float,
+    ) -> Effect:
+        self._numbers += 1
+        operation = self.token.to_bytes(4, "big") + self._numbers.to_bytes(4, "big")
+        intents = [[p, i.source, i.epoch, i.target] for p, i in self._intents.items()]
+        call = Takeover(
+            operation,
+            self.life,
+            self.token,
+            tuple((m.row.nonce, m.row.id) for m in joining),
+            tuple(m.row.nonce for m in dead if m.enrolled),
+            tuple(moves),
+            table.encode(),
+            msgpack.packb(intents),
+        )
+        failovers = [
+            _Failover(
+                m,
+                len(self.table.partitions_of(m.row.nonce)) if self.table else 0,
+                m.first_sign if m.first_sign is not None else now,
+                m.proven_at or now,
+                now,
+            )
+            for m in dead
+        ]
+        changed = {m.row.nonce for m in joining}
+        for move in moves:
+            changed.add(move.to_nonce)
+            if move.from_nonce is not None:
+                changed.add(move.from_nonce)
+        self._operation = _Operation(call, table, changed, failovers, asks)
+        return CallStore(call)
+
+    # ------------------------------------------------------- store's answers
+
+    def _on_store(self, operation: bytes, reply: TakeoverReply | None, now: float) -> list[Effect]:
+        current = self._operation
+        if current is None or current.call.operation != operation:
+            return []
+        if reply is None:
+            current.retry_at = now + self.config.store_retry_s
+            return []
+        if reply.status is not StoreStatus.OK:
+            self.deposed = True
+            return [
+                Record("leader_stopped", {"reason": reply.status.value, "detail": reply.detail})
+            ]
+        if not reply.acknowledged:
+            # Nobody is told before every member has it; the repetition is recognised by its name.
+            return [CallStore(current.call)]
+        return self._apply(current, reply, now)
+
+    def _apply(self, done: _Operation, reply: TakeoverReply, now: float) -> list[Effect]:
+        self._operation = None
+        self.table = done.table
+        for nonce, _ in done.call.enroll:
+            self._members[nonce].enrolled = True
+        for nonce, version in reply.versions.items():
+            if nonce in self._members:
+                self._members[nonce].version = version
+        for failover in done.failovers:
+            failover.fenced_at = now
+            del self._members[failover.member.row.nonce]
+        finished: list[Effect] = []
+        for move in done.call.moves:
+            self._released.pop(move.partition, None)
+            self._missing.discard(move.partition)
+            self._intents.pop(move.partition, None)
+        if self._handover is not None and not self._intents:
+            began = self._handover.pop("began")
+            took = round((now - began) * 1000, 3)
+            finished = [Record("handover", {**self._handover, "took_ms": took}, now - began)]
+            self._handover = None
+        tells: list[Effect] = []
+        # Those that gain something are told first: calls for it are on their way already.
+        gaining = {m.to_nonce for m in done.call.moves}
+        for nonce in sorted(done.changed, key=lambda n: n not in gaining):
+            member = self._members.get(nonce)
+            if member is not None and member.proven_at is None:
+                tells.append(self._tell(member))
+                if nonce in gaining:
+                    done.waiting_for[nonce] = member.version
+        asks: list[Effect] = [
+            AskRelease(nonce, Release(self.token, pairs)) for nonce, pairs in done.asks.items()
+        ]
+        assert done.table is not None
+        name = done.call.operation
+        self._publishing[name] = done
+        return [*tells, PublishTable(done.table), *asks, AwaitPublished(name), *finished]
+
+    def _on_published(self, operation: bytes, now: float) -> list[Effect]:
+        done = self._publishing.get(operation)
+        if done is None:
+            return []
+        done.done = True
+        for failover in done.failovers:
+            failover.published_at = now
+        return self._complete(done, now)
+
+    def _complete(self, done: _Operation, now: float) -> list[Effect]:
+        """Record the failovers of a call whose new owners have all taken up their grants."""
+        for nonce, version in list(done.waiting_for.items()):
+            member = self._members.get(nonce)
+            if member is None or member.proven_at is not None or member.adopted >= version:
+                del done.waiting_for[nonce]
+        if done.waiting_for or not done.done:
+            return []
+        self._publishing.pop(done.call.operation, None)
+        return [_record_failover(f, now) for f in done.failovers]
+
+    # ---------------------------------------------------------------- small
+
+    def _alive(self) -> list[Member]:
+        return [m for m in self._members.values() if m.proven_at is None]
+
+    def _is_enrolling(self, nonce: bytes) -> bool:
+        return self._operation is not None and any(
+            nonce == n for n, _ in self._operation.call.enroll
+        )
+
+    def _tell(self, member: Member) -> Effect:
+        assert self.table is not None
+        nonce = member.row.nonce
+        epochs = [
+            epoch if self.table.handlers[owner].nonce == nonce else NOT_HELD
+            for owner, epoch in zip(self.table.owners, self.table.epochs, strict=True)
+        ]
+        return TellGrant(
+            nonce,
+            Grant(self.token, nonce, self.life, member.version, True, pack_epochs(epochs)),
+        )
+
+    def _schedule_restart(self, id_: str, now: float) -> None:
+        if id_ not in self.config.handlers:
+            return
+        delay = self._restart_delay.get(id_, self.config.restart_after_s)
+        self._restart_at[id_] = now + delay
+        self._restart_delay[id_] = min(self.config.restart_most_s, delay * 2)
+
+
+def _record_failover(f: _Failover, now: float) -> Record:
+    def ms(begin: float, end: float) -> float:
+        return round(max(0.0, end - begin) * 1000, 3)
+
+    return Record(
+        "failover",
+        {
+            "handler": f.member.row.id,
+            "pid": f.member.pid,
+            "cause": "exit",
+            "partitions": f.partitions,
+            "phases_ms": {
+                "detect": ms(f.first_sign, f.proven_at),
+                "decide": ms(f.proven_at, f.decided_at),
+                "fence": ms(f.decided_at, f.fenced_at),
+                "publish": ms(f.fenced_at, f.published_at),
+                "ready": ms(f.published_at, now),
+            },
+        },
+        now - f.first_sign,
+    )

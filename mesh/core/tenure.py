@@ -1,0 +1,183 @@
+"""What a handler holds of one partition, from one grant to its end: keys, records, calls that wait.
+
+All of it belongs to one epoch. When the epoch ends the object is dropped whole, so no cache of an earlier
+tenure can answer in a later one (dapr/dotnet-sdk#986 is that bug).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol
+
+from mesh.core.dedupe import Outcome, RequestId, SessionLog
+from mesh.core.outbox import Change
+from mesh.core.wire import Request
+from mesh.entities import EntitySpec, Method
+
+STATE_PREFIX = b"s"
+
+
+def state_field(entity: str, key: bytes) -> bytes:
+    """Name of a key's state in its partition's hash; entity names hold no NUL, keys may."""
+    return STATE_PREFIX + entity.encode() + b"\0" + key
+
+
+class Conn(Protocol):
+    """Where a reply goes."""
+
+    def send(self, frame: bytes) -> None:
+        """Queue a frame; a connection that is gone ignores it."""
+        ...
+
+
+class Pending:
+    """A request that was admitted: decoded, and on its way to being run."""
+
+    __slots__ = (
+        "args",
+        "conn",
+        "deadline",
+        "digest",
+        "field",
+        "kwargs",
+        "looked_up",
+        "method",
+        "request",
+        "spec",
+    )
+
+    def __init__(
+        self,
+        conn: Conn,
+        request: Request,
+        deadline: float,
+        spec: EntitySpec,
+        method: Method,
+        field: bytes,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        digest: bytes,
+    ) -> None:
+        self.conn = conn
+        self.request = request
+        self.deadline = deadline
+        self.spec = spec
+        self.method = method
+        self.field = field
+        self.args = args
+        self.kwargs = kwargs
+        self.digest = digest
+        self.looked_up = False
+
+    @property
+    def id(self) -> RequestId:
+        """The request's id."""
+        return RequestId(self.request.session, self.request.counter)
+
+
+class Slot:
+    """One key in memory: as the commands left it, and as it is acknowledged.
+
+    `blob` is the state after the last command that ran, `acked` the one that every in-sync node has. They
+    differ only while commits are in flight; queries then read the acknowledged image.
+    """
+
+    __slots__ = ("acked", "blob", "counted_bytes", "extra", "image", "instance", "pending", "spec")
+
+    def __init__(self, spec: EntitySpec, blob: bytes | None) -> None:
+        self.spec = spec
+        self.acked = self.blob = spec.default_blob if blob is None else blob
+        self.instance: Any = None
+        self.extra: dict[str, Any] = {}
+        self.image: Any = None
+        self.pending = 0
+        self.counted_bytes = 0
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Make the live instance anew from `blob`: what a command did to it is undone."""
+        self.instance, self.extra = self.spec.decode(self.blob)
+
+    def encode(self) -> bytes:
+        """The live instance's bytes."""
+        return self.spec.encode(self.instance, self.extra)
+
+    def readable(self) -> Any:
+        """An instance that shows only acknowledged state."""
+        if self.blob is self.acked or self.blob == self.acked:
+            return self.instance
+        if self.image is None:
+            self.image, _ = self.spec.decode(self.acked)
+        return self.image
+
+    def acknowledge(self, blob: bytes) -> None:
+        """A commit with this state is replicated."""
+        if blob is not self.acked:
+            self.acked = blob
+            self.image = None
+
+
+class Effect(Change):
+    """A command's change, with everything that its acknowledgement has to settle."""
+
+    __slots__ = ("after", "id", "outcome", "slot", "tenure", "waiters")
+
+    def __init__(
+        self,
+        tenure: Tenure,
+        slot: Slot,
+        after: bytes,
+        pending: Pending,
+        outcome: Outcome,
+        fields: dict[bytes, bytes],
+        deleted: list[bytes],
+    ) -> None:
+        super().__init__(tenure.partition, tenure.epoch, fields, deleted)
+        self.tenure = tenure
+        self.slot = slot
+        self.after = after
+        self.id = pending.id
+        self.outcome = outcome
+        self.waiters: list[Conn] = [pending.conn]
+
+
+class Tenure:
+    """One partition under one epoch.
+
+    Attributes:
+        slots: keys in memory, by the name of their field.
+        complete: every stored key is in `slots`: a key that is not there was never written.
+        warm: every stored outcome record is in `log`: an id that is not there is new.
+        waiting: for a key that is being loaded, the calls that wait for it, in order of arrival.
+        running: effects whose commit is not yet acknowledged, by request id.
+        release_token: the asker's token while the partition is being given up, else None.
+    """
+
+    __slots__ = (
+        "complete",
+        "cursor",
+        "epoch",
+        "log",
+        "partition",
+        "release_token",
+        "running",
+        "slots",
+        "waiting",
+        "warm",
+    )
+
+    def __init__(self, partition: int, epoch: int) -> None:
+        self.partition = partition
+        self.epoch = epoch
+        self.slots: dict[bytes, Slot] = {}
+        self.log = SessionLog()
+        self.complete = True
+        self.warm = False
+        self.cursor = 0
+        self.waiting: dict[bytes, deque[Pending]] = {}
+        self.running: dict[RequestId, Effect] = {}
+        self.release_token: int | None = None
+
+    def __repr__(self) -> str:
+        state = "releasing" if self.release_token is not None else "held"
+        return f"Tenure({self.partition}@{self.epoch:#x}, {state}, {len(self.slots)} keys)"

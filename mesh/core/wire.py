@@ -1,0 +1,244 @@
+"""The wire: length-prefixed frames, a fixed header each, a payload that stays opaque.
+
+    frame    length u32 · version u8 · kind u8 · flags u16 · body           (length counts what follows it)
+    REQUEST  session u64 · counter u64 · lowest u64 · partition u32 · epoch u32 · deadline_ms u32 ·
+             age_ms u32 · attempt u8 · priority u8 · reserved u16 · payload
+    REPLY    counter u64 · status u8 · payload
+    others   a msgpack message (mesh.core.messages), or a table's bytes
+
+All that admission needs (deadline, priority, epoch, id) is in the header: a request is refused
+without decoding what its caller sent. Limits hold from the first byte: a frame's length is checked before
+anything is stored for it.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgpack
+
+from mesh.errors import ProtocolError
+
+VERSION = 1
+_PREFIX = struct.Struct(">IBBH")
+_REQUEST = struct.Struct(">IBBHQQQIIIIBBH")
+_REPLY = struct.Struct(">IBBHQB")
+_LENGTH_BYTES = 4
+_REQUEST_BODY = struct.Struct(">QQQIIIIBBH")
+_REPLY_BODY = struct.Struct(">QB")
+
+
+class Kind(enum.IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    REQUEST = 2
+    REPLY = 3
+    TABLE = 4
+    CONTROL = 5
+
+
+class Status(enum.IntEnum):
+    """How a handler answers a request. Below 16 the call is settled and recorded."""
+
+    OK = 0
+    ENTITY_ERROR = 1
+    BAD_REQUEST = 16
+    REDIRECT = 17
+    """Not executed; the payload names the owner (a Redirect)."""
+    NOT_READY = 18
+    """Not executed; the partition is on its way from or to this handler: ask again."""
+    EXPIRED = 19
+    """Not executed; the deadline passed before its turn came."""
+    CONFLICT = 20
+    """Not executed; the id was used with other arguments."""
+    UNKNOWN = 21
+    """Never will be executed from here on, but an earlier copy may have been."""
+    OVERLOADED = 22
+    """Not executed; the handler holds as many requests as it may."""
+    MAYBE = 23
+    """The partition moved while the commit was under way: ask the next owner with the same id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a connection may cost.
+
+    Attributes:
+        frame_bytes: largest frame. State and reply go up to 1 MiB each, a request carries one of them.
+        envelope_elements: largest array or map in a control message.
+        payload_elements: largest array or map in a caller's arguments.
+        hello_s: seconds that a connection may stay without a valid hello.
+        unauthenticated: connections without a hello at the same time; the next ones are closed.
+        write_buffer_bytes: bytes that may wait for a peer that does not read; past it the connection is cut.
+    """
+
+    frame_bytes: int = 4 * 1024 * 1024
+    envelope_elements: int = 1024
+    payload_elements: int = 65_536
+    hello_s: float = 5.0
+    unauthenticated: int = 256
+    write_buffer_bytes: int = 64 * 1024 * 1024
+
+
+class Request(NamedTuple):
+    """A request's header and its payload, still encoded."""
+
+    session: int
+    counter: int
+    lowest: int
+    partition: int
+    epoch: int
+    deadline_ms: int
+    age_ms: int
+    attempt: int
+    priority: int
+    payload: bytes
+
+
+class Reply(NamedTuple):
+    """A reply's header and its payload, still encoded."""
+
+    counter: int
+    status: int
+    payload: bytes
+
+
+class Redirect(NamedTuple):
+    """Payload of REDIRECT: who owns the partition, as far as the sender knows."""
+
+    partition: int
+    epoch: int
+    id: str
+    nonce: bytes
+    host: str
+    port: int
+
+    def encode(self) -> bytes:
+        """Payload bytes."""
+        blob: bytes = msgpack.packb(tuple(self))
+        return blob
+
+    @classmethod
+    def decode(cls, blob: bytes) -> Redirect:
+        """Read a redirect's payload."""
+        return cls(*unpack_envelope(blob))
+
+
+MAX_MS = 0xFFFFFFFF
+
+
+def pack_request(r: Request) -> bytes:
+    """A whole REQUEST frame."""
+    return (
+        _REQUEST.pack(
+            _REQUEST.size - _LENGTH_BYTES + len(r.payload),
+            VERSION,
+            Kind.REQUEST,
+            0,
+            r.session,
+            r.counter,
+            r.lowest,
+            r.partition,
+            r.epoch,
+            r.deadline_ms,
+            r.age_ms,
+            r.attempt,
+            r.priority,
+            0,
+        )
+        + r.payload
+    )
+
+
+def pack_reply(counter: int, status: int, payload: bytes) -> bytes:
+    """A whole REPLY frame."""
+    return (
+        _REPLY.pack(
+            _REPLY.size - _LENGTH_BYTES + len(payload), VERSION, Kind.REPLY, 0, counter, status
+        )
+        + payload
+    )
+
+
+def pack_frame(kind: Kind, body: bytes) -> bytes:
+    """A frame of any other kind."""
+    return _PREFIX.pack(_PREFIX.size - _LENGTH_BYTES + len(body), VERSION, kind, 0) + body
+
+
+def unpack_request(body: bytes) -> Request:
+    """Read the body of a REQUEST frame."""
+    if len(body) < _REQUEST_BODY.size:
+        raise ProtocolError(f"request of {len(body)} bytes is shorter than its header")
+    fields = _REQUEST_BODY.unpack_from(body)
+    return Request._make((*fields[:-1], body[_REQUEST_BODY.size :]))
+
+
+def unpack_reply(body: bytes) -> Reply:
+    """Read the body of a REPLY frame."""
+    if len(body) < _REPLY_BODY.size:
+        raise ProtocolError(f"reply of {len(body)} bytes is shorter than its header")
+    counter, status = _REPLY_BODY.unpack_from(body)
+    return Reply(counter, status, body[_REPLY_BODY.size :])
+
+
+def unpack_envelope(blob: bytes, limits: Limits | None = None) -> Any:
+    """Decode what the mesh itself put together, under tight limits.
+
+    Raises:
+        ProtocolError: not msgpack, over a limit, trailing bytes.
+    """
+    most = (limits or Limits()).envelope_elements
+    try:
+        return msgpack.unpackb(
+            blob, max_array_len=most, max_map_len=most, max_ext_len=0, strict_map_key=True
+        )
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"malformed message: {error!r:.200}") from error
+
+
+class FrameReader:
+    """Bytes in, frames out; keeps only what an unfinished frame needs.
+
+    A frame whose length is over the limit, or whose version is not this protocol's, ends the
+    connection at its first eight bytes.
+    """
+
+    __slots__ = ("_buffer", "_limit")
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._buffer = b""
+        self._limit = (limits or Limits()).frame_bytes
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Take bytes as they arrived; return the (kind, body) of each frame that is now whole.
+
+        Raises:
+            ProtocolError: what arrived is not this protocol, or over the frame limit.
+        """
+        buffer = self._buffer + data if self._buffer else data
+        frames: list[tuple[int, bytes]] = []
+        at, end = 0, len(buffer)
+        unpack, size = _PREFIX.unpack_from, _PREFIX.size
+        while end - at >= size:
+            length, version, kind, _flags = unpack(buffer, at)
+            if version != VERSION or length > self._limit or length < size - _LENGTH_BYTES:
+                self._buffer = b""
+                raise self._refusal(buffer[at : at + size], length, version)
+            stop = at + _LENGTH_BYTES + length
+            if stop > end:
+                break
+            frames.append((kind, buffer[at + size : stop]))
+            at = stop
+        self._buffer = buffer[at:] if at < end else b""
+        return frames
+
+    def _refusal(self, head: bytes, length: int, version: int) -> ProtocolError:
+        if head[:4] in (b"GET ", b"POST", b"HEAD", b"PUT ", b"HTTP"):
+            return ProtocolError("this port speaks raymesh's protocol, not HTTP")
+        if version != VERSION:
+            return ProtocolError(f"frame of protocol version {version}, this side has {VERSION}")
+        return ProtocolError(f"frame of {length} bytes is over the limit of {self._limit}")

@@ -1,0 +1,348 @@
+"""A handler without Ray: the brain of mesh.core.handling with sockets, a store and a clock round it.
+
+This shell decides nothing. It feeds frames to the core, carries its batches and reads to the store, and takes
+its messages to the leader. Three things of it are deliberate: a batch is sent as soon as a lane is
+free (a fixed delay before a flush costs more than it brings); a batch whose connection broke is sent
+again as it was, under its old number; warming up yields to calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.core.handling import HandlerCore, HandlingConfig
+from mesh.core.messages import (
+    Grant,
+    Hello,
+    Message,
+    Register,
+    Release,
+    Stop,
+    Welcome,
+    unpack_message,
+)
+from mesh.core.outbox import Batch
+from mesh.core.table import Table
+from mesh.core.wire import Kind, pack_frame, unpack_request
+from mesh.entities import Registry
+from mesh.errors import MeshError, ProtocolError, Unavailable
+from mesh.ids import new_nonce
+from mesh.net import clock
+from mesh.net.connection import Connection
+from mesh.net.dial import dial
+from mesh.net.listener import Listener
+from mesh.net.pidfd import hand_over
+from mesh.store.api import Store, StoreRefused, StoreUnreachable
+
+log = logging.getLogger("mesh.node")
+
+_RETRY_S = 0.02
+_MAX_RETRY_S = 0.5
+_TIMER_S = 0.02
+_BEAT_S = 1.0
+_WARM_PAUSE_S = 0.002
+_WARM_AFTER_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Where a handler stands.
+
+    Attributes:
+        mesh: the mesh's name.
+        id: of the handler; outlives its processes.
+        supervisors: "host:port" of each.
+        host: address to listen on, and to be reached at.
+        warden: address of the node's warden (mesh.net.pidfd).
+        token: the mesh's secret; empty on loopback.
+        weight: share of the partitions relative to others'.
+    """
+
+    mesh: str
+    id: str
+    supervisors: tuple[str, ...]
+    partitions: int
+    host: str = "127.0.0.1"
+    port: int = 0
+    warden: str = ""
+    token: str = ""
+    weight: float = 1.0
+    region: str | None = None
+    zone: str | None = None
+    handling: HandlingConfig = HandlingConfig()  # noqa: RUF009 - frozen
+
+
+class Node:
+    """One handler process.
+
+    Args:
+        settings: where it stands.
+        registry: the entities it runs.
+        store: its access to the store, its own.
+    """
+
+    def __init__(self, settings: NodeSettings, registry: Registry, store: Store) -> None:
+        self.settings = settings
+        self.nonce = new_nonce()
+        self.ended = asyncio.Event()
+        """Set when this process has nothing left to do: told to stop, or its grant revoked."""
+        self._store = store
+        self._core = HandlerCore(self.nonce, settings.partitions, registry, settings.handling)
+        self._loop = asyncio.get_running_loop()
+        self._listener = Listener(self, settings.mesh, settings.token, settings.handling.limits)
+        self._lanes = [asyncio.Event() for _ in range(settings.handling.lanes)]
+        self._reads = asyncio.Event()
+        self._warm = asyncio.Event()
+        self._leader: Connection | None = None
+        self._leader_lost = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._turning = False
+
+    def __repr__(self) -> str:
+        return f"Node({self.settings.id}, port {self._listener.port}, {self._core!r})"
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._listener.port
+
+    async def start(self) -> None:
+        """Listen, be watched by the warden, then offer itself to the supervisor."""
+        s = self.settings
+        await self._listener.open(s.host, s.port)
+        if s.warden:
+            # Before anyone can own anything: a death that nobody sees is the one that costs seconds.
+            await hand_over(s.warden, self.nonce, s.id)
+        for lane in range(len(self._lanes)):
+            self._spawn(self._run_lane(lane), f"lane {lane}")
+        self._spawn(self._run_reads(), "reads")
+        self._spawn(self._run_warm_up(), "warm-up")
+        self._spawn(self._run_timer(), "timer")
+        self._spawn(self._run_leader_link(), "leader link")
+
+    async def stop(self) -> None:
+        """End every task and close every socket."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._leader is not None:
+            self._leader.close()
+        await self._listener.close()
+        await self._store.close()
+        self.ended.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._loop.create_task(work, name=f"{self.settings.id} {name}")
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # A loop that is missing would leave calls without an answer for ever; a dead process is
+            # noticed and replaced within milliseconds.
+            log.critical("%s failed, this handler ends", task.get_name(), exc_info=task.exception())
+            self.ended.set()
+
+    # ------------------------------------------------------------- listener
+
+    def on_hello(self, conn: Connection, hello: Hello) -> Message:
+        """See Service."""
+        return Welcome(
+            self.settings.mesh, "handler", self.settings.id, self.nonce, self.settings.partitions
+        )
+
+    def on_ready(self, conn: Connection) -> None:
+        """See Service."""
+        if self._core.table is not None:
+            conn.send(pack_frame(Kind.TABLE, self._core.table.encode()))
+
+    def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
+        """Frames from clients, and from the leader on the link that this side opened."""
+        now = clock.now()
+        for kind, body in frames:
+            if kind == Kind.REQUEST:
+                self._core.on_request(conn, unpack_request(body), now)
+            elif conn.role != "supervisor":
+                raise ProtocolError(f"a {conn.role} does not send frames of kind {kind}")
+            elif kind == Kind.TABLE:
+                self._on_table(body, now)
+            elif kind == Kind.CONTROL:
+                self._on_leader(unpack_message(body), now)
+        self._wake()
+
+    def on_closed(self, conn: Connection, reason: str) -> None:
+        """See Service."""
+        if conn is self._leader:
+            log.info("lost the supervisor: %s", reason)
+            self._leader = None
+            self._leader_lost.set()
+
+    # --------------------------------------------------------------- leader
+
+    def _on_leader(self, message: Message, now: float) -> None:
+        if isinstance(message, Grant):
+            self._core.on_grant(message, now)
+            self._loop.call_later(_WARM_AFTER_S, self._warm.set)
+        elif isinstance(message, Release):
+            self._core.on_release(message)
+        elif isinstance(message, Stop):
+            self.ended.set()
+
+    def _on_table(self, body: bytes, now: float) -> None:
+        if self._core.table is not None and Table.peek(body) <= self._core.table.version:
+            return
+        self._core.on_table(Table.decode(body), now)
+        # Every handler passes tables on, so that clients hear of them without any supervisor.
+        frame = pack_frame(Kind.TABLE, body)
+        for conn in self._listener.connections:
+            if conn.role == "client":
+                conn.send(frame)
+
+    async def _run_leader_link(self) -> None:
+        delay = _RETRY_S
+        while True:
+            for address in self.settings.supervisors:
+                try:
+                    await self._attend(address)
+                    delay = _RETRY_S
+                except MeshError as error:
+                    log.debug("no supervisor at %s: %s", address, error)
+            await asyncio.sleep(delay)
+            delay = min(_MAX_RETRY_S, delay * 2)
+
+    async def _attend(self, address: str) -> None:
+        s = self.settings
+        hello = Hello(s.mesh, "handler", s.token, self.nonce)
+        self._leader_lost.clear()
+        conn, welcome = await dial(address, self, hello)
+        if welcome.partitions != s.partitions:
+            conn.close()
+            raise Unavailable(f"{address} has {welcome.partitions} partitions, not {s.partitions}")
+        self._leader = conn
+        conn.send(
+            Register(
+                s.id,
+                self.nonce,
+                s.host,
+                self.port,
+                os.getpid(),
+                s.warden,
+                s.weight,
+                s.region,
+                s.zone,
+                self._core.grant.life,
+                self._core.grant.version,
+                self._core.held_epochs(),
+            ).frame()
+        )
+        while not self._leader_lost.is_set():
+            conn.send(self._core.beat().frame())
+            try:
+                await asyncio.wait_for(self._leader_lost.wait(), _BEAT_S)
+            except TimeoutError:
+                continue
+
+    # ---------------------------------------------------------------- store
+
+    def _wake(self) -> None:
+        """Once this turn's frames are all taken in, let the store loops see what has come together."""
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        self._core.settle(clock.now())
+        for lane in self._lanes:
+            lane.set()
+        self._reads.set()
+        for message in self._core.take_messages():
+            if self._leader is not None:
+                self._leader.send(message.frame())
+        if self._core.revoked:
+            log.warning("the grant of %s was revoked; this process ends", self.settings.id)
+            self.ended.set()
+
+    async def _run_lane(self, lane: int) -> None:
+        event = self._lanes[lane]
+        while True:
+            item = self._core.next_batch(lane)
+            if item is None:
+                event.clear()
+                await event.wait()
+                continue
+            await self._commit(lane, *item)
+            self._wake()
+
+    async def _commit(self, lane: int, batch: Batch, renewal: int) -> None:
+        delay = _RETRY_S
+        while True:
+            try:
+                reply = await self._store.commit(
+                    lane, self._core.grant, batch.seq, renewal, batch.entries
+                )
+            except StoreUnreachable as error:
+                batch.clean = batch.clean and error.executed is False
+                log.warning("store unreachable, batch %d waits: %s", batch.seq, error)
+            except StoreRefused as error:
+                log.warning("store refused, batch %d waits: %s", batch.seq, error)
+            else:
+                if self._core.on_commit(batch, reply, clock.now()):
+                    return
+                if reply.verdicts:
+                    # Written, and short of a replica. Sending it again asks anew; what it would say of
+                    # a partition that has moved on meanwhile is no longer the whole truth.
+                    batch.clean = False
+                    continue
+                log.warning("store says %s, batch %d waits", reply.status.value, batch.seq)
+            await asyncio.sleep(delay)
+            delay = min(_MAX_RETRY_S, delay * 2)
+
+    async def _run_reads(self) -> None:
+        delay = _RETRY_S
+        while True:
+            await self._reads.wait()
+            self._reads.clear()
+            loads = self._core.take_wants()
+            if not loads:
+                continue
+            reply = None
+            try:
+                reply = await self._store.load(self._core.grant, [load.want for load in loads])
+                delay = _RETRY_S
+            except (StoreUnreachable, StoreRefused) as error:
+                log.warning("store cannot be read, %d keys wait: %s", len(loads), error)
+            self._core.on_load(loads, reply, clock.now())
+            if reply is None or not reply.values:
+                await asyncio.sleep(delay)
+                delay = min(_MAX_RETRY_S, delay * 2)
+            self._wake()
+
+    async def _run_warm_up(self) -> None:
+        while True:
+            tenure = self._core.next_scan()
+            if tenure is None:
+                self._warm.clear()
+                await self._warm.wait()
+                continue
+            try:
+                reply = await self._store.scan(
+                    self._core.grant, tenure.partition, tenure.epoch, tenure.cursor
+                )
+                self._core.on_scan(tenure, reply, clock.now())
+                pause = _WARM_PAUSE_S if reply.pairs or not reply.cursor else 0
+            except (StoreUnreachable, StoreRefused) as error:
+                log.debug("warm-up waits: %s", error)
+                pause = _MAX_RETRY_S
+            self._wake()
+            await asyncio.sleep(pause)
+
+    async def _run_timer(self) -> None:
+        while True:
+            await asyncio.sleep(_TIMER_S)
+            self._core.on_timer(clock.now())

@@ -1,0 +1,116 @@
+"""A warden without Ray: one for each node, the witness of its handlers' exits.
+
+It holds a pidfd on each local handler and reports an exit to the supervisors the moment the kernel says so. It
+decides nothing, and it holds no state that a restart could get wrong: what it cannot prove it does not say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from mesh.core.messages import Exited, Hello, Stop, WardenHere, unpack_message
+from mesh.core.wire import Kind
+from mesh.errors import MeshError
+from mesh.ids import new_nonce
+from mesh.net import clock
+from mesh.net.connection import Connection
+from mesh.net.dial import dial
+from mesh.net.pidfd import PidfdReceiver
+
+log = logging.getLogger("mesh.warden")
+
+_RETRY_S = 0.05
+
+
+class Warden:
+    """The witness on one node.
+
+    Args:
+        mesh: the mesh's name.
+        id: of this warden.
+        address: where handlers hand over their descriptors (abstract local socket).
+        supervisors: "host:port" of each.
+    """
+
+    def __init__(
+        self,
+        mesh: str,
+        id: str,
+        address: str,
+        supervisors: tuple[str, ...],
+        token: str = "",
+    ) -> None:
+        self.id = id
+        self.address = address
+        self.ended = asyncio.Event()
+        """Set when the mesh is told to stop."""
+        self._mesh = mesh
+        self._token = token
+        self._supervisors = supervisors
+        self._nonce = new_nonce()
+        self._loop = asyncio.get_running_loop()
+        self._receiver = PidfdReceiver(self._on_watch, self._on_exit)
+        self._links: dict[str, Connection] = {}
+        self._exits: dict[bytes, float] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"Warden({self.id}, {len(self._receiver.watching)} processes, {len(self._links)} links)"
+        )
+
+    def start(self) -> None:
+        """Listen for handlers and keep a connection to each supervisor."""
+        self._receiver.open(self.address)
+        self._tasks = [self._loop.create_task(self._keep_link(a)) for a in self._supervisors]
+
+    async def stop(self) -> None:
+        """Close everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._receiver.close()
+        for conn in self._links.values():
+            conn.close()
+        self.ended.set()
+
+    def _on_watch(self, nonce: bytes, id_: str, pid: int) -> None:
+        log.info("watching %s, pid %d", id_, pid)
+
+    def _on_exit(self, nonce: bytes) -> None:
+        at = self._exits[nonce] = clock.now()
+        for conn in self._links.values():
+            conn.send(Exited(nonce, (clock.now() - at) * 1000).frame())
+            conn.flush()
+
+    def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
+        """See Receiver."""
+        for kind, body in frames:
+            if kind == Kind.CONTROL and isinstance(unpack_message(body), Stop):
+                self.ended.set()
+
+    def on_closed(self, conn: Connection, reason: str) -> None:
+        """See Receiver."""
+        for address, link in list(self._links.items()):
+            if link is conn:
+                del self._links[address]
+
+    async def _keep_link(self, address: str) -> None:
+        while True:
+            if address not in self._links:
+                try:
+                    hello = Hello(self._mesh, "warden", self._token, self._nonce)
+                    conn, _ = await dial(address, self, hello)
+                except MeshError as error:
+                    log.debug("no supervisor at %s: %s", address, error)
+                else:
+                    self._links[address] = conn
+                    node = os.uname().nodename
+                    here = WardenHere(self.id, node, os.getpid(), self._receiver.watching)
+                    conn.send(here.frame())
+                    # A supervisor that was away while someone died has to hear of it.
+                    for nonce, at in self._exits.items():
+                        conn.send(Exited(nonce, (clock.now() - at) * 1000).frame())
+            await asyncio.sleep(_RETRY_S)
