@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from redis.connection import SSLConnection, parse_url
-
 from mesh.errors import SetupError
 
 _MESH_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -66,7 +64,8 @@ class StoreAddress:
 
     def __str__(self) -> str:
         scheme = "redis" if self.tls is None else "rediss"
-        nodes = ",".join(f"{host}:{port}" for host, port in self.nodes)
+        hosts = ((f"[{host}]" if ":" in host else host, port) for host, port in self.nodes)
+        nodes = ",".join(f"{host}:{port}" for host, port in hosts)
         return f"{scheme}://{nodes}/{self.database}"
 
     @property
@@ -96,10 +95,16 @@ class StoreAddress:
         Raises:
             SetupError: not such a URL. The message never holds the password.
         """
+        from redis.connection import parse_url  # 0.2 s to import; a handler gets `as_dict`
+
         parts = urlsplit(url)
         if parts.scheme not in ("redis", "rediss"):
             raise SetupError(
                 f"a store's URL begins with redis:// or rediss://, not {parts.scheme!r}"
+            )
+        if parts.path.strip("/") and not parts.path.strip("/").isdigit():
+            raise SetupError(
+                f"the path of a store's URL is a database's number, not {parts.path!r}"
             )
         login, at, hosts = parts.netloc.rpartition("@")
         try:
@@ -114,7 +119,7 @@ class StoreAddress:
             options.get("username"),
             options.get("password"),
             options.get("db", 0),
-            _tls(options),
+            _tls(options) if parts.scheme == "rediss" else None,
         )
 
 
@@ -123,9 +128,7 @@ def _node(host: str) -> tuple[str, int]:
     return parts.hostname or "localhost", parts.port or DEFAULT_PORT
 
 
-def _tls(options: Mapping[str, Any]) -> TlsOptions | None:
-    if options.get("connection_class") is not SSLConnection:
-        return None
+def _tls(options: Mapping[str, Any]) -> TlsOptions:
     return TlsOptions(
         options.get("ssl_ca_certs"),
         options.get("ssl_certfile"),

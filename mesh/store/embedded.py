@@ -1,0 +1,345 @@
+"""A store that a mesh brings along: a primary, two replicas and three Sentinels on this machine.
+
+They are children of this process and end with it, however it ends; the data stays in a folder, and
+a later start goes on with it. Everything listens on the loopback only, behind a password drawn for
+the folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from mesh.core.syncset import Role
+from mesh.errors import SetupError
+from mesh.store.address import StoreAddress
+from mesh.store.api import StoreRefused, StoreUnreachable
+from mesh.store.binary import ServerBinary, find_binary
+from mesh.store.child import Child, Launcher
+from mesh.store.folder import (
+    CONFIG,
+    HOST,
+    NODES,
+    SENTINELS,
+    FolderState,
+    StoreFolder,
+    free_ports,
+    write_private,
+)
+from mesh.store.resp import connect, pack
+from mesh.store.server_config import node_config, sentinel_config
+
+_POLL_S = 0.01
+_LOCK_POLL_S = 0.05
+_LOCK_S = 1.0
+"""How long to wait for the servers of a killed owner to be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One server, as `mesh status` shows it. `lag_bytes`: what a replica has not confirmed yet."""
+
+    role: Literal["primary", "replica", "sentinel", "down"]
+    pid: int
+    host: str
+    port: int
+    lag_bytes: int | None = None
+
+
+class EmbeddedStore:
+    """Starts, watches and stops the servers.
+
+    Args:
+        folder: where data, configuration and logs are; made if need be.
+        mesh: name of the mesh that the folder belongs to.
+        partitions: number of its partitions.
+        down_after_ms: silence after which a Sentinel takes a node for dead.
+        failover_timeout_ms: after it a failover that did not come to an end is tried again.
+        tilt_ms: how long a Sentinel that was itself paused does nothing; None leaves 30 s.
+        start_timeout_s: for each step of the start.
+        stop_timeout_s: after it a server that does not end is killed.
+        binary: the server program; None finds one.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        mesh: str = "default",
+        partitions: int = 256,
+        down_after_ms: int = 1000,
+        failover_timeout_ms: int = 3000,
+        tilt_ms: int | None = None,
+        start_timeout_s: float = 10.0,
+        stop_timeout_s: float = 5.0,
+        binary: ServerBinary | None = None,
+    ) -> None:
+        self._path = Path(folder)
+        self._mesh = mesh
+        self._partitions = partitions
+        self._down_after_ms = down_after_ms
+        self._failover_timeout_ms = failover_timeout_ms
+        self._tilt_ms = tilt_ms
+        self._start_timeout_s = start_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._binary = binary
+        self._folder: StoreFolder | None = None
+        self._launcher: Launcher | None = None
+        self._state = FolderState(mesh, partitions, [], [])
+        self._password = ""
+        self._nodes: list[Child] = []
+        self._sentinels: list[Child] = []
+
+    def __repr__(self) -> str:
+        running = sum(child.is_running for child in (*self._nodes, *self._sentinels))
+        return f"<EmbeddedStore {self._path}, {running} of {NODES + SENTINELS} servers running>"
+
+    async def __aenter__(self) -> EmbeddedStore:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def address(self) -> StoreAddress:
+        """For `RedisStore`; known once started."""
+        nodes = tuple((HOST, port) for port in self._state.node_ports)
+        return StoreAddress(nodes, self._mesh, password=self._password)
+
+    @property
+    def sentinels(self) -> tuple[tuple[str, int], ...]:
+        """Addresses of the Sentinels. They know the store by the mesh's name, and want its
+        password.
+        """
+        return tuple((HOST, port) for port in self._state.sentinel_ports)
+
+    async def start(self) -> StoreAddress:
+        """Start all servers and wait until both replicas follow and the Sentinels agree.
+
+        Raises:
+            SetupError: no fit binary, the folder is in use or another mesh's, or a server did not
+            come up.
+        """
+        if self._folder is not None:
+            raise SetupError(f"the embedded store in {self._path} is started already")
+        binary = self._binary or await find_binary()
+        self._folder = await self._locked_folder()
+        self._launcher = Launcher()
+        try:
+            await self._bring_up(self._folder, binary)
+        except BaseException:
+            await self._end_all()
+            raise
+        return self.address
+
+    async def stop(self) -> None:
+        """End the servers: Sentinels first, so that nobody fails over; the primary last, its AOF
+        synced.
+        """
+        if self._folder is None:
+            return
+        try:
+            await self._terminate(self._sentinels)
+            roles = await asyncio.gather(*map(self._role, range(len(self._nodes))))
+            await self._terminate(
+                [c for c, role in zip(self._nodes, roles, strict=True) if not role]
+            )
+            await self._terminate(self._nodes)
+        finally:
+            await self._end_all()
+
+    async def nodes(self) -> list[NodeStatus]:
+        """Every server: the primary, its replicas with what they lag behind, the Sentinels."""
+        roles = await asyncio.gather(*map(self._role, range(len(self._nodes))))
+        lags = {
+            name: role.offset - confirmed
+            for role in roles
+            if role
+            for name, confirmed in role.links
+        }
+        statuses = []
+        for child, port, role in zip(self._nodes, self._state.node_ports, roles, strict=True):
+            if not child.is_running:
+                statuses.append(NodeStatus("down", child.pid, HOST, port))
+            elif role:
+                statuses.append(NodeStatus("primary", child.pid, HOST, port))
+            else:
+                lag = lags.get(f"{HOST}:{port}")
+                statuses.append(NodeStatus("replica", child.pid, HOST, port, lag))
+        for child, port in zip(self._sentinels, self._state.sentinel_ports, strict=True):
+            statuses.append(
+                NodeStatus("sentinel" if child.is_running else "down", child.pid, HOST, port)
+            )
+        return statuses
+
+    async def revive(self) -> list[int]:
+        """Start the nodes that died again, as replicas of the present primary; their ports.
+
+        They come back at replica-priority 0: Sentinel must not promote one before a leader has had
+        it confirmed as a member of the in-sync set, and set its priority.
+        """
+        assert self._folder
+        roles = await asyncio.gather(*map(self._role, range(len(self._nodes))))
+        primary = next((i for i, role in enumerate(roles) if role), None)
+        if primary is None:
+            raise SetupError("no node is a primary at present: wait for the failover to end")
+        revived = []
+        for i, child in enumerate(self._nodes):
+            if not child.is_running:
+                self._nodes[i] = await self._start_node(i, primary, priority=0)
+                revived.append(self._state.node_ports[i])
+        return revived
+
+    async def _locked_folder(self) -> StoreFolder:
+        for _ in range(round(_LOCK_S / _LOCK_POLL_S)):
+            try:
+                return StoreFolder.open(self._path)
+            except SetupError:
+                await asyncio.sleep(_LOCK_POLL_S)
+        return StoreFolder.open(self._path)
+
+    async def _bring_up(self, folder: StoreFolder, binary: ServerBinary) -> None:
+        self._binary = binary
+        state = folder.load(self._mesh, self._partitions)
+        primary = folder.last_primary()
+        ports = free_ports([*state.node_ports, *state.sentinel_ports], NODES + SENTINELS)
+        state.node_ports, state.sentinel_ports = ports[:NODES], ports[NODES:]
+        folder.save(state)
+        self._state, self._password = state, folder.secret()
+
+        replicas = [i for i in range(NODES) if i != primary]
+        nodes = {primary: await self._start_node(primary, None)}
+        self._nodes = list(nodes.values())
+        await self._until("the primary answers", partial(self._answers, primary))
+        for i in replicas:
+            nodes[i] = await self._start_node(i, primary)
+            self._nodes = list(nodes.values())
+        self._nodes = [nodes[i] for i in range(NODES)]
+        ids = [secrets.token_hex(20) for _ in range(SENTINELS)]
+        for i in range(SENTINELS):
+            self._sentinels.append(await self._start_sentinel(i, primary, replicas, ids))
+        await self._until("both replicas follow", partial(self._is_followed, primary))
+        for i in range(SENTINELS):
+            await self._until("the Sentinels agree", partial(self._agrees, i))
+
+    async def _start_node(self, index: int, primary: int | None, priority: int = 100) -> Child:
+        assert self._folder
+        ports = self._state.node_ports
+        text = node_config(
+            self._folder.node(index),
+            ports[index],
+            self._password,
+            primary_port=None if primary is None else ports[primary],
+            priority=priority,
+        )
+        return await self._start_server(self._folder.node(index), text)
+
+    async def _start_sentinel(
+        self, index: int, primary: int, replicas: list[int], ids: list[str]
+    ) -> Child:
+        assert self._folder
+        ports = self._state.sentinel_ports
+        text = sentinel_config(
+            self._folder.sentinel(index),
+            ports[index],
+            self._password,
+            name=self._mesh,
+            primary_port=self._state.node_ports[primary],
+            replica_ports=[self._state.node_ports[i] for i in replicas],
+            own_id=ids[index],
+            others=[(ports[i], ids[i]) for i in range(SENTINELS) if i != index],
+            down_after_ms=self._down_after_ms,
+            failover_timeout_ms=self._failover_timeout_ms,
+        )
+        return await self._start_server(self._folder.sentinel(index), text, "--sentinel")
+
+    async def _start_server(self, folder: Path, config: str, *options: str) -> Child:
+        assert self._folder and self._launcher and self._binary
+        write_private(folder / CONFIG, config)
+        return await self._launcher.launch(
+            [self._binary.path, folder / CONFIG, *options],
+            log=folder / "server.log",
+            keep_fd=self._folder.lock_fd,
+        )
+
+    async def _until(self, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
+        children = (*self._nodes, *self._sentinels)
+        try:
+            async with asyncio.timeout(self._start_timeout_s):
+                while not await holds():
+                    for child in children:
+                        if not child.is_running:
+                            raise SetupError(
+                                f"a server of the embedded store ended: {child.last_words()}"
+                            )
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            words = "\n".join(child.last_words(3) for child in children)
+            raise SetupError(
+                f"embedded store in {self._path}: waited {self._start_timeout_s:g} s until {what}:\n"
+                f"{words}"
+            ) from None
+
+    async def _answers(self, node: int) -> bool:
+        replies = await self._ask(self._state.node_ports[node], pack("EXISTS", "x"))
+        return replies == [0]  # an error while it is still loading
+
+    async def _is_followed(self, primary: int) -> bool:
+        replies = await self._ask(
+            self._state.node_ports[primary], pack("ROLE"), pack("INFO", "replication")
+        )
+        match replies:
+            case [list() as reply, bytes() as info]:
+                role = Role.from_reply(reply)
+                all_good = b"min_slaves_good_slaves:%d\r" % (NODES - 1) in info
+                return all_good and role is not None and len(role.links) == NODES - 1
+            case _:
+                return False
+
+    async def _agrees(self, sentinel: int) -> bool:
+        commands = [pack("SENTINEL", "CKQUORUM", self._mesh)]
+        if self._tilt_ms is not None:
+            commands.append(pack("SENTINEL", "DEBUG", "tilt-period", self._tilt_ms))
+        match await self._ask(self._state.sentinel_ports[sentinel], *commands):
+            case [bytes() as said, *_]:
+                return b" %d usable" % SENTINELS in said
+            case _:
+                return False
+
+    async def _role(self, node: int) -> Role | None:
+        """What a node says of itself; None of a replica and of one that does not answer."""
+        replies = await self._ask(self._state.node_ports[node], pack("ROLE"))
+        reply = replies[0] if replies else None
+        return Role.from_reply(reply) if isinstance(reply, list) else None
+
+    async def _ask(self, port: int, *commands: bytes) -> list[object]:
+        """Replies of one server; [] when it does not answer."""
+        try:
+            connection = await connect(HOST, port, password=self._password, within_s=1.0)
+        except (StoreUnreachable, StoreRefused):
+            return []
+        try:
+            return await connection.execute(*commands, within_s=1.0)
+        except StoreUnreachable:
+            return []
+        finally:
+            await connection.close()
+
+    async def _terminate(self, children: list[Child]) -> None:
+        await asyncio.gather(*(child.terminate(self._stop_timeout_s) for child in children))
+
+    async def _end_all(self) -> None:
+        """Kill what is left, and give the folder free."""
+        await asyncio.gather(*(child.killed() for child in (*self._sentinels, *self._nodes)))
+        self._sentinels, self._nodes = [], []
+        if self._launcher is not None:
+            self._launcher.close()
+        if self._folder is not None:
+            self._folder.close()
+        self._launcher = self._folder = None
