@@ -19,7 +19,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, get_origin, overload
+from typing import Any, TypeVar, overload
 
 import msgpack
 
@@ -58,10 +58,10 @@ class Method:
             p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
         ]
         self._most = (
-            None if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
+            None if any(p.kind == p.VAR_POSITIONAL for p in parameters) else len(positional)
         )
         self._least = sum(p.default is p.empty for p in positional)
-        self._keywords = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+        self._keywords = any(p.kind == p.KEYWORD_ONLY and p.default == p.empty for p in parameters)
         self._signature = inspect.Signature(parameters)
 
     @overload
@@ -127,7 +127,8 @@ class EntitySpec:
                 if isinstance(value, Method):
                     self.methods[attribute] = value
             for field, annotation in inspect.get_annotations(base).items():
-                if get_origin(annotation) is ClassVar or str(annotation).startswith("ClassVar"):
+                # As a string where the user's module postpones its annotations.
+                if "ClassVar" in str(annotation).partition("[")[0]:
                     continue
                 if field not in vars(base) and field not in self._defaults:
                     raise SetupError(

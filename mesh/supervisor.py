@@ -273,7 +273,7 @@ class Supervisor:
         for effect in self._core.step(event, clock.now()):
             self._perform(effect)
 
-    def _perform(self, effect: sv.Effect) -> None:
+    def _perform(self, effect: sv.Effect) -> None:  # noqa: C901 - a table, one line an effect
         match effect:
             case sv.CallStore(call):
                 self._spawn(self._call_store(call), "takeover")

@@ -1,7 +1,8 @@
 """A warden without Ray: one for each node, the witness of its handlers' exits.
 
-It holds a pidfd on each local handler and reports an exit to the supervisors the moment the kernel says so. It
-decides nothing, and it holds no state that a restart could get wrong: what it cannot prove it does not say.
+It holds a pidfd on each local handler and reports an exit to the supervisors the moment the kernel
+says so. It decides nothing, and it holds no state that a restart could get wrong: what it cannot
+prove it does not say.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class AsyncClient:
         if isinstance(method, MethodRef):
             method.method.check(list(args), kwargs)
             name = method.name
-        elif isinstance(method, str) and "." in method:
+        elif "." in method:
             name = method
         else:
             raise BadRequest(f'method must be Entity.method or "Entity.method", not {method!r:.80}')

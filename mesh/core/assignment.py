@@ -12,6 +12,9 @@ from typing import TypeVar
 
 H = TypeVar("H", bound=Hashable)
 
+_ROUNDING = 1e-9
+"""A share this close to a whole number is that number: 10 partitions at 0.1 of 1.0 are 1, not 0.99…"""
+
 
 def shares(partitions: int, weights: Mapping[H, float]) -> dict[H, int]:
     """How many partitions each handler should own.
@@ -25,7 +28,7 @@ def shares(partitions: int, weights: Mapping[H, float]) -> dict[H, int]:
     if not weights or total <= 0 or min(weights.values()) < 0:
         raise ValueError(f"no handler with a weight above 0 among {dict(weights)}")
     exact = {h: partitions * w / total for h, w in weights.items()}
-    result = {h: int(e) for h, e in exact.items()}
+    result = {h: int(e + _ROUNDING) for h, e in exact.items()}
     rest = partitions - sum(result.values())
     by_remainder = sorted(exact, key=lambda h: exact[h] - result[h], reverse=True)
     for h in by_remainder[:rest]:
@@ -44,9 +47,14 @@ def place(
     Args:
         orphans: partitions without an owner.
         owned: number of partitions that each candidate owns already.
-        weights: weight of each candidate, above 0.
+        weights: weight of each candidate; one of weight 0 gets nothing.
+
+    Raises:
+        ValueError: no candidate has a weight above 0.
     """
-    heap = [((owned[h] + 1) / weights[h], order, h) for order, h in enumerate(weights)]
+    if max(weights.values(), default=0) <= 0:
+        raise ValueError(f"no handler with a weight above 0 among {dict(weights)}")
+    heap = [((owned[h] + 1) / w, order, h) for order, (h, w) in enumerate(weights.items()) if w > 0]
     heapq.heapify(heap)
     count = {h: owned[h] for h in weights}
     result: dict[int, H] = {}
@@ -69,11 +77,14 @@ def rebalance(owners: Sequence[H], weights: Mapping[H, float]) -> dict[int, H]:
     count = dict.fromkeys(weights, 0)
     for h in owners:
         count[h] += 1
-    # A handler that is one above the rounding of its share may keep it where another rounds down:
-    # only the sum is fixed. Extra ones go to those who already hold more, which saves a move each.
-    low = {h: int(len(owners) * w / sum(weights.values())) for h, w in weights.items()}
+    # A handler whose share is no whole number may keep it rounded up where another rounds down: only
+    # the sum is fixed. Extra ones go to those who already hold more, which saves a move each.
+    total = sum(weights.values())
+    exact = {h: len(owners) * w / total for h, w in weights.items()}
+    low = {h: int(e + _ROUNDING) for h, e in exact.items()}
     extra = len(owners) - sum(low.values())
-    for h in sorted(weights, key=lambda h: (count[h] - low[h], target[h]), reverse=True):
+    rounds = {h: exact[h] - low[h] > _ROUNDING for h in weights}
+    for h in sorted(weights, key=lambda h: (rounds[h], count[h] - low[h], target[h]), reverse=True):
         target[h] = low[h] + (1 if extra > 0 else 0)
         extra -= 1
     below = [h for h in weights if count[h] < target[h]]

@@ -161,6 +161,9 @@ class ClientCore:
         if call.conn == nonce:
             self._in_flight[nonce].pop(counter, None)
             call.conn = None
+        elif status not in (Status.OK, Status.ENTITY_ERROR):
+            # A refusal by a process that the call has left says nothing of where it is in flight now.
+            return
         if status == Status.OK:
             self._end(call, Result(payload))
         elif status == Status.REDIRECT:
@@ -199,17 +202,20 @@ class ClientCore:
         """A table arrived; older ones are ignored."""
         if self.table is not None and table.version <= self.table.version:
             return
-        before, self.table = self.table, table
+        rows = [*(self.table.handlers if self.table else ())]
+        rows += [owner.handler for owner in self._overrides.values()]
+        known = dict.fromkeys(row.nonce for row in rows)
+        self.table = table
         self._overrides = {
             p: owner for p, owner in self._overrides.items() if owner.epoch > table.epochs[p]
         }
         for row in table.handlers:
             self._ports.connect(row)
         wanted = {owner.handler.nonce for owner in self._overrides.values()}
-        for row in before.handlers if before else ():
-            if table.row(row.nonce) is None and row.nonce not in wanted:
-                self._ports.disconnect(row.nonce)
-                self.on_down(row.nonce, now)
+        for nonce in known:
+            if nonce not in wanted and table.row(nonce) is None:
+                self._ports.disconnect(nonce)
+                self.on_down(nonce, now)
         self._dispatch_parked(now)
 
     def on_up(self, nonce: bytes, now: float) -> None:
@@ -245,6 +251,9 @@ class ClientCore:
         self._dispatch(call, now)
 
     def _dispatch(self, call: Call, now: float) -> None:
+        if call.settled:
+            # Ended by what the end of another call brought about.
+            return
         owner = self.owner(call.partition)
         if owner is None or owner.handler.nonce not in self._up:
             if owner is not None:

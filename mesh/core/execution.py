@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 from mesh.core.dedupe import Outcome, Seen, outcome_field
-from mesh.core.keyspace import partition_of
+from mesh.core.keyspace import MAX_KEY_BYTES, partition_of
 from mesh.core.tenure import Conn, Effect, Pending, Slot, Tenure, state_field
 from mesh.core.wire import Limits, Request, Status, pack_reply
 from mesh.entities import Registry
@@ -22,7 +22,9 @@ from mesh.errors import BadRequest
 
 MAX_VALUE_BYTES = 1024 * 1024
 _NONE: bytes = msgpack.packb(None)
-_PLAIN = (type(None), bool, int, float, str, bytes)
+_PLAIN = (type(None), bool, int, float)
+_MAX_TEXT = 4096
+_MAX_DETAILS = 32
 
 
 class Step(enum.Enum):
@@ -53,7 +55,9 @@ def admit(
     name, key, args, kwargs = (*value, {})[:4]
     if not (isinstance(name, str) and isinstance(args, list) and isinstance(kwargs, dict)):
         raise BadRequest(f"a request is [method, key, args, kwargs], not {value!r:.120}")
-    if not isinstance(key, bytes) or partition_of(key, partitions) != request.partition:
+    if not isinstance(key, bytes) or not 1 <= len(key) <= MAX_KEY_BYTES:
+        raise BadRequest(f"a key is 1 to {MAX_KEY_BYTES} bytes, not {key!r:.80}")
+    if partition_of(key, partitions) != request.partition:
         raise BadRequest(f"key {key!r:.80} does not belong to partition {request.partition}")
     spec, method = registry.find(name)
     method.check(args, kwargs)
@@ -125,7 +129,9 @@ def _run_query(slot: Slot, pending: Pending) -> tuple[int, bytes]:
     try:
         result = pending.method.function(instance, *pending.args, **pending.kwargs)
         payload = _pack_result(result)
-    except Exception as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
         status, payload = Status.ENTITY_ERROR, pack_error(error)
     else:
         status = Status.OK
@@ -153,11 +159,11 @@ def _run_command(tenure: Tenure, slot: Slot, pending: Pending) -> Effect:
     try:
         result = pending.method.function(slot.instance, *pending.args, **pending.kwargs)
         payload = _pack_result(result)
-        after = slot.encode()
-        if len(after) > MAX_VALUE_BYTES:
-            raise ValueError(f"state of {len(after)} bytes is over the limit of {MAX_VALUE_BYTES}")
+        after = _pack_state(slot)
         status = Status.OK
-    except Exception as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
         slot.rebuild()
         after, status, payload = before, Status.ENTITY_ERROR, pack_error(error)
     if after == before:
@@ -180,6 +186,13 @@ def _run_command(tenure: Tenure, slot: Slot, pending: Pending) -> Effect:
     return effect
 
 
+def _pack_state(slot: Slot) -> bytes:
+    state = slot.encode()
+    if len(state) > MAX_VALUE_BYTES:
+        raise ValueError(f"state of {len(state)} bytes is over the limit of {MAX_VALUE_BYTES}")
+    return state
+
+
 def _pack_result(result: Any) -> bytes:
     if result is None:
         return _NONE
@@ -189,11 +202,24 @@ def _pack_result(result: Any) -> bytes:
     return payload
 
 
-def pack_error(error: Exception) -> bytes:
-    """An exception as the caller gets it: [type, message, plain arguments]."""
-    details = [a if isinstance(a, _PLAIN) else repr(a)[:200] for a in error.args]
+def pack_error(error: BaseException) -> bytes:
+    """An exception as the caller gets it: [type, message, plain arguments].
+
+    Bounded, since it is recorded and sent like any reply, and total: neither an exception that cannot
+    be shown nor one that carries megabytes may take the handler with it.
+    """
+    name = type(error).__name__
     try:
-        blob: bytes = msgpack.packb([type(error).__name__, str(error)[:4096], details])
-    except (OverflowError, ValueError):
-        blob = msgpack.packb([type(error).__name__, repr(error.args)[:4096], []])
+        details = [_detail(a) for a in error.args[:_MAX_DETAILS]]
+        blob: bytes = msgpack.packb([name, str(error)[:_MAX_TEXT], details])
+    except Exception:  # noqa: BLE001 - __str__ and __repr__ are a user's code too
+        blob = msgpack.packb([name, "its message cannot be shown", []])
     return blob
+
+
+def _detail(value: Any) -> Any:
+    if isinstance(value, str | bytes):
+        return value[:_MAX_TEXT]
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return f"an integer of {value.bit_length()} bits"
+    return value if isinstance(value, _PLAIN) else repr(value)[:200]

@@ -2,12 +2,12 @@
 
 Theory of operation. A partition is held from the leader's grant (never from a table, never from a client's
 word) until it is released or lost; that span is a Tenure. A call for a held partition runs against
-memory (mesh.core.execution) and is answered once its commit is acknowledged. A call for any other is redirected
-to the owner that the table names, or held for a moment where this handler is about to become, or has just
-stopped being, the owner.
+memory (mesh.core.execution) and is answered once its commit is acknowledged. A call for any other is
+redirected to the owner that the table names, or held for a moment where this handler is about to become, or
+has just stopped being, the owner.
 
-Pure: frames, store replies and `now` come in; frames go out through the connection they came from, batches and
-loads are fetched by the shell (`next_batch`, `take_wants`, `take_messages`), which owns every socket.
+Pure: frames, store replies and `now` come in; frames go out through the connection they came from, batches
+and loads are fetched by the shell (`next_batch`, `take_wants`, `take_messages`), which owns every socket.
 """
 
 from __future__ import annotations
@@ -139,6 +139,8 @@ class HandlerCore:
             self._elsewhere(conn, request, now, now + request.deadline_ms / 1000)
         elif self._pending >= self.config.max_pending:
             self._refuse(conn, request, Status.OVERLOADED, f"{self._pending} calls are in progress")
+        elif not request.deadline_ms:
+            self._refuse(conn, request, Status.EXPIRED, "its deadline passed on the way")
         elif request.age_ms > self.config.window_s * 500:
             # Its record may have been dropped by now: running it again could be a second effect.
             self._refuse(conn, request, Status.UNKNOWN, "first sent too long ago to be run now")
@@ -224,7 +226,7 @@ class HandlerCore:
 
     def on_grant(self, message: Grant, now: float) -> None:
         """The leader tells what this process's grant holds. Older words and lower tokens are ignored."""
-        if message.nonce != self.nonce or message.token < self._token:
+        if self.revoked or message.nonce != self.nonce or message.token < self._token:
             return
         self._token = message.token
         if not message.active:
@@ -303,9 +305,17 @@ class HandlerCore:
     def on_commit(self, batch: Batch, reply: CommitReply, now: float) -> bool:
         """A batch came back. True: it is finished. False: send the very same batch again."""
         if reply.status in (StoreStatus.REVOKED, StoreStatus.GAP):
+            self._outbox.done(batch)
+            for changes in batch.changes:
+                self._give_up(changes, Status.NOT_READY if batch.clean else Status.MAYBE)
             self._end()
             return True
-        if reply.status is not StoreStatus.OK or not reply.acknowledged:
+        if reply.status is not StoreStatus.OK:
+            return False
+        if not reply.acknowledged:
+            # Written, and short of a replica. What its repetition hears of a partition that has moved
+            # on meanwhile is no longer the whole truth.
+            batch.clean = False
             return False
         self._outbox.done(batch)
         for entry, changes, verdict in zip(
@@ -366,7 +376,9 @@ class HandlerCore:
             return
         if reply is None or reply.status is not StoreStatus.OK:
             for load in loads:
-                self._wanted[load.want.partition, load.field] = load.tenure
+                # Not over the want of a later tenure, whose calls would then wait for ever.
+                if self._tenures.get(load.tenure.partition) is load.tenure:
+                    self._wanted[load.want.partition, load.field] = load.tenure
             return
         for load, values in zip(loads, reply.values, strict=True):
             tenure = load.tenure
@@ -382,7 +394,8 @@ class HandlerCore:
             for pending in load.calls:
                 pending.looked_up = True
             if load.field not in tenure.slots:
-                tenure.slots[load.field] = Slot(load.calls[0].spec, state)
+                slot = tenure.slots[load.field] = Slot(load.calls[0].spec, state)
+                self._touch((tenure.partition, load.field), slot)
             self._run_waiting(tenure, load.field, now)
 
     def _run_waiting(self, tenure: Tenure, field: bytes, now: float) -> None:
@@ -409,7 +422,13 @@ class HandlerCore:
 
     def on_scan(self, tenure: Tenure, reply: ScanReply, now: float) -> None:
         """A page of a partition's hash; what memory has is newer than what the page says."""
-        if reply.status is not StoreStatus.OK or self._tenures.get(tenure.partition) is not tenure:
+        if reply.status is StoreStatus.REVOKED:
+            self._end()
+        if self._tenures.get(tenure.partition) is not tenure:
+            return
+        if reply.status is StoreStatus.CONFLICT:
+            self._drop(tenure)
+        if reply.status is not StoreStatus.OK:
             return
         for name, value in reply.pairs:
             if not name.startswith(STATE_PREFIX):
@@ -424,7 +443,8 @@ class HandlerCore:
                     self._run_waiting(tenure, field, now)
 
     def _adopt_slot(self, tenure: Tenure, name: bytes, value: bytes) -> bool:
-        if self._cached_bytes >= self.config.cache_bytes:
+        # Once a key of this tenure was evicted, a page may be older than what it was evicted with.
+        if not tenure.complete or self._cached_bytes >= self.config.cache_bytes:
             return False
         entity, _, _ = name[len(STATE_PREFIX) :].partition(b"\0")
         spec = self._registry.spec(entity.decode(errors="replace"))
@@ -504,7 +524,7 @@ class HandlerCore:
     def _retry_held(self, partition: int, now: float) -> None:
         calls = self._held.pop(partition, [])
         tenure = self._tenures.get(partition)
-        for index, held in enumerate(calls):
+        for held in calls:
             serves = (
                 tenure is not None
                 and tenure.release_token is None
@@ -513,10 +533,11 @@ class HandlerCore:
             if held.deadline <= now:
                 self._refuse(held.conn, held.request, Status.EXPIRED, "its deadline passed")
             elif serves:
-                self.on_request(held.conn, held.request, now)
+                left_ms = int((held.deadline - now) * 1000)
+                self.on_request(held.conn, held.request._replace(deadline_ms=left_ms), now)
             elif not self._redirect(held.conn, held.request):
-                self._held.setdefault(partition, []).extend(calls[index:])
-                return
+                # Each for itself: another one may name no epoch that this handler lacks.
+                self._held.setdefault(partition, []).append(held)
 
     def _drop(self, tenure: Tenure) -> None:
         """The tenure is over without a release: what was never sent was not executed."""
@@ -538,3 +559,7 @@ class HandlerCore:
         self.revoked = True
         for tenure in list(self._tenures.values()):
             self._drop(tenure)
+        for calls in self._held.values():
+            for held in calls:
+                self._refuse(held.conn, held.request, Status.NOT_READY, "the grant was revoked")
+        self._held.clear()

@@ -303,6 +303,8 @@ class Supervision:
         self._handover: dict[str, Any] | None = None
         self._restart_at: dict[str, float] = {}
         self._restart_delay: dict[str, float] = {}
+        self._exited: set[bytes] = set()
+        self._exited_unnamed: set[bytes] = set()
         self._numbers = 0
 
     def __repr__(self) -> str:
@@ -358,6 +360,13 @@ class Supervision:
     # --------------------------------------------------------------- events
 
     def _on_registered(self, r: Register, now: float) -> list[Effect]:
+        if r.nonce in self._exited:
+            # The last words of a dead process, out of its socket's buffer. Its grant would be enrolled
+            # anew, or be given partitions, and nobody would ever report its death again.
+            if r.nonce in self._exited_unnamed:
+                self._exited_unnamed.discard(r.nonce)
+                self._schedule_restart(r.id, now)
+            return []
         member = self._members.get(r.nonce)
         if member is None:
             row = HandlerRow(r.id, r.nonce, r.host, r.port, r.region, r.zone)
@@ -368,13 +377,16 @@ class Supervision:
             return []
         member.first_sign = None
         effects: list[Effect] = [self._tell(member), TellTable(r.nonce, self.table)]
-        held = unpack_epochs(r.held)
+        held = unpack_epochs(r.held) if len(r.held) == 4 * self.partitions else self.table.epochs
         asked: list[tuple[int, int]] = []
+        # What is not on record yet is asked for once it is.
+        recording = self._operation.asks.get(r.nonce, ()) if self._operation else ()
         for partition in self.table.partitions_of(r.nonce):
             epoch = self.table.epochs[partition]
             intent = self._intents.get(partition)
             if intent is not None and intent.source == r.nonce:
-                asked.append((partition, epoch))
+                if (partition, epoch) not in recording:
+                    asked.append((partition, epoch))
             elif r.grant_version == member.version and held[partition] != epoch:
                 # It says that it lacks what it was granted: that permits a new epoch for the same
                 # owner, never a move.
@@ -392,8 +404,12 @@ class Supervision:
         return []
 
     def _on_exited(self, nonce: bytes, at: float, now: float) -> list[Effect]:
+        if nonce in self._exited:
+            return []
+        self._exited.add(nonce)
         member = self._members.get(nonce)
-        if member is None or member.proven_at is not None:
+        if member is None:
+            self._exited_unnamed.add(nonce)
             return []
         member.connected = False
         member.exited_at, member.proven_at = at, now
@@ -422,7 +438,11 @@ class Supervision:
         for partition, epoch in event.not_held:
             intent = self._intents.get(partition)
             if intent is not None and (intent.source, intent.epoch) == (event.nonce, epoch):
+                # It was not released, so it must not move. A new epoch for the same owner is all that
+                # is allowed; without it the same intent would be made, and refused, for ever.
                 del self._intents[partition]
+                self._released.pop(partition, None)
+                self._missing.add(partition)
         return []
 
     def _on_beat(self, beat: Beat) -> list[Effect]:
@@ -444,7 +464,8 @@ class Supervision:
             # The takeover comes first; nobody to take over makes the replacement urgent instead.
             if due <= now or not self._alive():
                 del self._restart_at[id_]
-                effects.append(StartHandler(id_))
+                if all(m.row.id != id_ for m in self._alive()):
+                    effects.append(StartHandler(id_))
         return effects
 
     # ---------------------------------------------------------------- plans

@@ -93,6 +93,11 @@ class Slot:
         self.pending = 0
         self.counted_bytes = 0
         self.rebuild()
+        if blob is not None:
+            # Another version of the class may have written other fields, or in another order. Whether
+            # a method changed something is told by comparing bytes, so both sides have to be written
+            # by this version; nothing goes to the store for it.
+            self.acked = self.blob = self.encode()
 
     def rebuild(self) -> None:
         """Make the live instance anew from `blob`: what a command did to it is undone."""

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from mesh.core.keyspace import MAX_PARTITIONS
 from mesh.errors import ProtocolError
 
 VERSION = 1
@@ -69,7 +70,7 @@ class Limits:
 
     Attributes:
         frame_bytes: largest frame. State and reply go up to 1 MiB each, a request carries one of them.
-        envelope_elements: largest array or map in a control message.
+        envelope_elements: largest array or map in a control message; a release may name every partition.
         payload_elements: largest array or map in a caller's arguments.
         hello_s: seconds that a connection may stay without a valid hello.
         unauthenticated: connections without a hello at the same time; the next ones are closed.
@@ -77,7 +78,7 @@ class Limits:
     """
 
     frame_bytes: int = 4 * 1024 * 1024
-    envelope_elements: int = 1024
+    envelope_elements: int = MAX_PARTITIONS
     payload_elements: int = 65_536
     hello_s: float = 5.0
     unauthenticated: int = 256
@@ -124,8 +125,15 @@ class Redirect(NamedTuple):
 
     @classmethod
     def decode(cls, blob: bytes) -> Redirect:
-        """Read a redirect's payload."""
-        return cls(*unpack_envelope(blob))
+        """Read a redirect's payload.
+
+        Raises:
+            ProtocolError: it is none.
+        """
+        value = unpack_envelope(blob)
+        if not isinstance(value, list) or len(value) != len(cls._fields):
+            raise ProtocolError(f"not a redirect: {value!r:.80}")
+        return cls._make(value)
 
 
 MAX_MS = 0xFFFFFFFF

@@ -37,7 +37,7 @@ class _Greeting:
             self.receiver.on_frames(conn, frames)
 
     def on_closed(self, conn: Connection, reason: str) -> None:
-        if self.welcome.done() and self.welcome.exception() is None:
+        if self.welcome.done() and not self.welcome.cancelled() and not self.welcome.exception():
             self.receiver.on_closed(conn, reason)
         else:
             self.fail(Unavailable(f"{self.address} closed the connection before its welcome"))

@@ -1,0 +1,1 @@
+"""The mesh's parts as Ray actors: thin hosts of mesh.node, mesh.supervisor and mesh.warden."""

@@ -1,0 +1,49 @@
+"""A handler as a Ray actor."""
+
+from __future__ import annotations
+
+import os
+
+from actors import runtime
+from actors.spec import Spec
+from mesh.config import load_app
+from mesh.entities import Registry
+from mesh.node import Node, NodeSettings
+from mesh.store.address import StoreAddress
+from mesh.store.redis import RedisStore
+
+
+class HandlerActor:
+    """Hosts one mesh.node.Node. Ray starts it, names it and shows it; requests never pass through Ray."""
+
+    def __init__(self, id: str) -> None:
+        self._id = id
+        self._node: Node | None = None
+
+    def __repr__(self) -> str:
+        return f"{self._id}: {self._node!r}" if self._node else f"{self._id}: starting"
+
+    async def start(self, spec: Spec) -> int:
+        """Come up and offer itself to the supervisor; returns the pid."""
+        settings = NodeSettings(
+            spec.mesh,
+            self._id,
+            spec.supervisors,
+            spec.partitions,
+            host=spec.host,
+            warden=spec.warden,
+            token=spec.token,
+        )
+        registry = Registry([*load_app(spec.app), *spec.classes])
+        store = RedisStore(StoreAddress.from_dict(spec.store))
+        self._node = Node(settings, registry, store)
+        await self._node.start()
+        return os.getpid()
+
+    async def run(self) -> None:
+        """Until the mesh stops, or this process has nothing left to do: a handler whose grant was
+        revoked ends, its replacement is on its way.
+        """
+        assert self._node is not None
+        await self._node.ended.wait()
+        await runtime.leave_when(self._node.stop())

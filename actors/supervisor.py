@@ -1,0 +1,64 @@
+"""A supervisor as a Ray actor, and how it starts handler actors."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+from actors import runtime
+from actors.spec import Spec
+from mesh.store.address import StoreAddress
+from mesh.store.redis import RedisStore
+from mesh.supervisor import Supervisor, SupervisorSettings
+
+
+class SupervisorActor:
+    """Hosts one mesh.supervisor.Supervisor."""
+
+    def __init__(self, id: str) -> None:
+        self._id = id
+        self._spec: Spec | None = None
+        self._supervisor: Supervisor | None = None
+
+    def __repr__(self) -> str:
+        return f"{self._id}: {self._supervisor!r}" if self._supervisor else f"{self._id}: starting"
+
+    async def listen(self, spec: Spec) -> int:
+        """Take the port; returns it."""
+        settings = SupervisorSettings(
+            spec.mesh,
+            self._id,
+            spec.handlers,
+            spec.partitions,
+            host=spec.host,
+            port=spec.port,
+            token=spec.token,
+            replicas=spec.replicas,
+            durability=spec.durability,  # type: ignore[arg-type]
+            about=spec.about,
+        )
+        store = RedisStore(StoreAddress.from_dict(spec.store))
+        self._supervisor = Supervisor(settings, store, self)
+        await self._supervisor.listen()
+        address = f"{spec.host}:{self._supervisor.port}"
+        self._spec = dataclasses.replace(spec, supervisors=(address,))
+        return self._supervisor.port
+
+    async def lead(self) -> None:
+        """Open a life on the store and start supervising."""
+        assert self._supervisor is not None
+        await self._supervisor.lead()
+
+    async def start_handler(self, id: str) -> None:
+        """See Launcher."""
+        assert self._spec is not None
+        loop = asyncio.get_running_loop()
+        # Creating an actor talks to Ray's control service and may block for milliseconds.
+        handle = await loop.run_in_executor(None, runtime.create_handler, self._spec.mesh, id)
+        await runtime.start(handle, self._spec)
+
+    async def run(self) -> None:
+        """Until the mesh stops."""
+        assert self._supervisor is not None
+        await self._supervisor.ended.wait()
+        await runtime.leave_when(self._supervisor.stop())

@@ -1,0 +1,32 @@
+"""A warden as a Ray actor, one for each node."""
+
+from __future__ import annotations
+
+import os
+
+from actors import runtime
+from actors.spec import Spec
+from mesh.warden import Warden
+
+
+class WardenActor:
+    """Hosts one mesh.warden.Warden."""
+
+    def __init__(self, id: str) -> None:
+        self._id = id
+        self._warden: Warden | None = None
+
+    def __repr__(self) -> str:
+        return f"{self._id}: {self._warden!r}" if self._warden else f"{self._id}: starting"
+
+    async def start(self, spec: Spec) -> int:
+        """Listen for handlers and report to the supervisors; returns the pid."""
+        self._warden = Warden(spec.mesh, self._id, spec.warden, spec.supervisors, spec.token)
+        self._warden.start()
+        return os.getpid()
+
+    async def run(self) -> None:
+        """Until the mesh stops."""
+        assert self._warden is not None
+        await self._warden.ended.wait()
+        await runtime.leave_when(self._warden.stop())

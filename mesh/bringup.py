@@ -1,0 +1,243 @@
+"""Bringing a mesh up and down on this machine: the store, Ray, the actors, in this order of need.
+
+The process that calls `up` owns everything it started. When it ends in good order it takes all of
+it down; when it is killed, the store's processes die with their parent, and Ray's own reaper ends
+the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from actors import runtime
+from actors.spec import Spec
+from mesh.client.tool import ask
+from mesh.config import MeshConfig, default_data_dir, load_app
+from mesh.core.keyspace import DEFAULT_PARTITIONS
+from mesh.entities import Registry
+from mesh.errors import MeshError, SetupError
+from mesh.rundir import RunDir
+from mesh.store.address import StoreAddress
+from mesh.store.embedded import EmbeddedStore
+from mesh.store.redis import RedisStore
+
+_READY_S = 60.0
+_POLL_S = 0.05
+
+Progress = Callable[[str], None]
+
+
+class RunningMesh:
+    """A mesh that this process owns. Made by `up`; end it with `stop`."""
+
+    def __init__(self, config: MeshConfig) -> None:
+        self.config = config
+        self.endpoint = ""
+        self._run_dir = RunDir.take(config.name)
+        self._store: EmbeddedStore | None = None
+        # Ray is started from one thread that lives as long as the mesh: its children are told to
+        # die with the thread that forked them.
+        self._ray_thread = ThreadPoolExecutor(1, "ray")
+        self._ray: runtime.RayInfo | None = None
+
+    def __repr__(self) -> str:
+        return f"<RunningMesh {self.config.name} at {self.endpoint or 'no port yet'}>"
+
+    async def status(self) -> dict[str, Any]:
+        """What `mesh status --json` prints."""
+        status: dict[str, Any] = await ask(self.endpoint, "status", token=self.config.token)
+        return status
+
+    async def start(self, classes: Sequence[type], progress: Progress) -> None:
+        """Bring everything up; on a failure the caller calls `stop`."""
+        config = self.config
+        Registry([*load_app(config.app), *classes])
+        progress("starting Ray (takes 5 to 12 s) and the store ...")
+        async with asyncio.TaskGroup() as group:
+            ray_started = group.create_task(self._start_ray())
+            store_started = group.create_task(self._start_store(progress))
+        self._ray = ray_started.result()
+        address, partitions, store_about = store_started.result()
+        progress(f"Ray is up ({self._ray.address}); starting {config.handlers} handlers ...")
+        replicated = await self._replicas(address)
+        durability = config.durability
+        if durability == "auto":
+            durability = "replicated" if replicated else "fsynced"
+            if not replicated:
+                progress(
+                    "the store has no replicas: a write counts once it is on the primary's disk, "
+                    "and there is no failover of the store"
+                )
+        spec = Spec(
+            config.name,
+            partitions,
+            config.handler_ids,
+            config.host,
+            config.port,
+            config.token,
+            address.as_dict(),
+            replicated,
+            durability,
+            f"raymesh-{config.name}-{os.getpid()}-warden",
+            config.app,
+            tuple(classes),
+            about={
+                "store": store_about,
+                "ray": {"address": self._ray.address, "dashboard": self._ray.dashboard},
+            },
+        )
+        await self._start_actors(spec, progress)
+        self._run_dir.write(
+            {
+                "name": config.name,
+                "pid": os.getpid(),
+                "endpoints": [self.endpoint],
+                "token": config.token,
+            }
+        )
+
+    async def _start_ray(self) -> runtime.RayInfo:
+        def begin() -> runtime.RayInfo:
+            return runtime.connect(
+                self.config.name,
+                self.config.ray,
+                dashboard=self.config.dashboard,
+                temp_dir=str(self._run_dir.path / "ray"),
+            )
+
+        return await asyncio.get_running_loop().run_in_executor(self._ray_thread, begin)
+
+    async def _start_store(self, progress: Progress) -> tuple[StoreAddress, int, dict[str, Any]]:
+        config = self.config
+        if config.store != "embedded":
+            address = StoreAddress.from_url(config.store, config.name)
+            partitions = await self._recorded_partitions(address)
+            return address, partitions, {"kind": "external", "address": str(address)}
+        folder = Path(config.data_dir) if config.data_dir else default_data_dir(config.name)
+        self._store = EmbeddedStore(folder, mesh=config.name, partitions=config.partitions)
+        await self._store.start()
+        progress(f"the store is up: primary, 2 replicas, 3 Sentinels, data in {folder}")
+        partitions = await self._recorded_partitions(self._store.address)
+        nodes = [dataclasses.asdict(node) for node in await self._store.nodes()]
+        about = {"kind": "embedded", "nodes": nodes}
+        return self._store.address, partitions, about
+
+    async def _recorded_partitions(self, address: StoreAddress) -> int:
+        store = RedisStore(address)
+        try:
+            await store.check_server()
+            await store.ensure_functions()
+            recorded = await store.recorded()
+        finally:
+            await store.close()
+        asked = self.config.partitions
+        if recorded.life is None:
+            return asked or DEFAULT_PARTITIONS
+        if asked is not None and asked != recorded.life.partitions:
+            raise SetupError(
+                f"mesh {self.config.name!r} was created with {recorded.life.partitions} partitions, "
+                f"not {asked}; the number is fixed: leave --partitions out, or use another name"
+            )
+        return recorded.life.partitions
+
+    async def _replicas(self, address: StoreAddress) -> int:
+        if self._store is not None:
+            return 2
+        store = RedisStore(address)
+        try:
+            return len(set(await store.links()))
+        finally:
+            await store.close()
+
+    async def _start_actors(self, spec: Spec, progress: Progress) -> None:
+        loop = asyncio.get_running_loop()
+
+        def create() -> tuple[Any, Any, list[Any]]:
+            return (
+                runtime.create_supervisor(spec.mesh, "s-0"),
+                runtime.create_warden(spec.mesh, "w-0"),
+                [runtime.create_handler(spec.mesh, id_) for id_ in spec.handlers],
+            )
+
+        supervisor, warden, handlers = await loop.run_in_executor(self._ray_thread, create)
+        port = await runtime.call(supervisor, "listen", spec)
+        self.endpoint = f"{spec.host}:{port}"
+        spec = dataclasses.replace(spec, supervisors=(self.endpoint,))
+        await runtime.start(warden, spec)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(runtime.call(supervisor, "lead"))
+            for handle in handlers:
+                group.create_task(runtime.start(handle, spec))
+        runtime.leave_running(supervisor)
+        await self._wait_ready()
+        progress(f"ready: {self.endpoint}, {spec.partitions} partitions")
+
+    async def _wait_ready(self) -> None:
+        deadline = asyncio.get_running_loop().time() + _READY_S
+        while not (await self.status())["ready"]:
+            if asyncio.get_running_loop().time() > deadline:
+                raise SetupError(
+                    f"the mesh was not ready within {_READY_S:g} s: {await self.status()}"
+                )
+            await asyncio.sleep(_POLL_S)
+
+    async def stop(self) -> None:
+        """Take everything down that this process started. Safe after a start that failed halfway."""
+        if self.endpoint:
+            with contextlib.suppress(MeshError):
+                await ask(self.endpoint, "stop", token=self.config.token)
+        await asyncio.get_running_loop().run_in_executor(self._ray_thread, self._stop_ray)
+        self._ray_thread.shutdown()
+        if self._store is not None:
+            await self._store.stop()
+        self._run_dir.remove()
+
+    def _stop_ray(self) -> None:
+        if self._ray is not None and not self._ray.started:
+            runtime.kill_all(self.config.name)
+        runtime.disconnect()
+
+
+async def up(
+    config: MeshConfig, classes: Sequence[type] = (), progress: Progress = lambda _: None
+) -> RunningMesh:
+    """Bring a mesh up on this machine; returns when it is ready.
+
+    Args:
+        config: what it should be.
+        classes: entity classes, beside those that `config.app` names.
+        progress: gets a line for each step: Ray alone takes seconds.
+
+    Raises:
+        SetupError: something of it cannot be started; nothing is left behind.
+    """
+    mesh = RunningMesh(config)
+    try:
+        await mesh.start(classes, progress)
+    except BaseExceptionGroup as group:
+        await asyncio.shield(mesh.stop())
+        raise _first(group) from group
+    except BaseException:
+        await asyncio.shield(mesh.stop())
+        raise
+    return mesh
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a person can act on, out of several that came together."""
+    flat: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(error.exceptions)
+        else:
+            flat.append(error)
+    return next((e for e in flat if isinstance(e, MeshError)), flat[0])

@@ -1,0 +1,47 @@
+"""mesh call"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from mesh.cli.common import add_json, add_name, find, run_async, say, token_of
+from mesh.client.aio import connect
+from mesh.errors import BadRequest
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("method", metavar="ENTITY.METHOD", help="such as KV.incr")
+    parser.add_argument("key", metavar="KEY")
+    parser.add_argument(
+        "args", metavar="JSON", nargs="*", help="the method's arguments, each as JSON"
+    )
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds (default: 10)")
+    add_name(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Call, and print the reply as JSON."""
+    state = find(arguments.name)
+    args = [_read(text) for text in arguments.args]
+
+    async def work() -> Any:
+        async with await connect(*state["endpoints"], token=token_of(state)) as client:
+            return await client.call(
+                arguments.method, arguments.key, *args, timeout=arguments.timeout
+            )
+
+    say(json.dumps(run_async(work()), default=repr))
+    return 0
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise BadRequest(
+            f"argument {text!r} is not JSON; write a string with its quotes: '\"{text}\"'"
+        ) from None

@@ -1,0 +1,121 @@
+"""Starting a mesh from another process: the parent's side of mesh.owner.
+
+The mesh runs in a process of its own, so that the caller's terminal, event loop and signals stay
+the caller's. A tethered owner ends when the caller does, even by SIGKILL; a detached one stays
+until `mesh down`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mesh.config import MeshConfig, default_data_dir
+from mesh.errors import SetupError
+
+_STOP_S = 60.0
+
+
+@dataclasses.dataclass(slots=True)
+class Launched:
+    """A mesh that was started; `status` is what it was when it became ready."""
+
+    process: subprocess.Popen[bytes]
+    status: dict[str, Any]
+    log: Path
+
+    @property
+    def endpoint(self) -> str:
+        """The supervisor's address."""
+        return str(self.status["endpoints"][0])
+
+    def stop(self) -> None:
+        """End it, and wait until everything is gone.
+
+        Raises:
+            SetupError: it does not end.
+        """
+        self.process.terminate()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        try:
+            self.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            raise SetupError(
+                f"the mesh's process {self.process.pid} did not end within {_STOP_S:g} s; see {self.log}"
+            ) from None
+
+
+def launch(
+    config: MeshConfig,
+    *,
+    tethered: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Launched:
+    """Start a mesh and wait until it is ready.
+
+    Args:
+        config: what it should be.
+        tethered: it ends when this process does.
+        progress: gets a line for each step.
+
+    Raises:
+        SetupError: it could not be started; nothing is left behind.
+    """
+    folder = Path(config.data_dir) if config.data_dir else default_data_dir(config.name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log = folder / "mesh.log"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mesh.owner"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=_environment(),
+    )
+    try:
+        answer = _instruct(process, config, log, tethered, progress)
+    except BaseException:
+        process.terminate()
+        process.wait(_STOP_S)
+        raise
+    if "status" not in answer:
+        assert process.stderr is not None
+        trace = process.stderr.read().decode(errors="replace").strip()
+        process.wait(_STOP_S)
+        last = trace.splitlines()[-1] if trace else f"it ended with code {process.returncode}"
+        raise SetupError(answer.get("error") or f"the mesh's process failed: {last}; see {log}")
+    return Launched(process, answer["status"], log)
+
+
+def _instruct(
+    process: subprocess.Popen[bytes],
+    config: MeshConfig,
+    log: Path,
+    tethered: bool,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    assert process.stdin is not None and process.stdout is not None
+    # Standard input, since the token must not be seen in a list of processes.
+    orders = {"config": dataclasses.asdict(config), "log": str(log), "tethered": tethered}
+    process.stdin.write(json.dumps(orders).encode() + b"\n")
+    process.stdin.flush()
+    answer: dict[str, Any] = {}
+    for line in process.stdout:
+        answer = json.loads(line)
+        if "progress" not in answer:
+            break
+        progress(answer["progress"])
+    return answer
+
+
+def _environment() -> dict[str, str]:
+    """The application is imported from where the caller stands, as `python -m` would."""
+    path = os.pathsep.join(p for p in (os.getcwd(), os.environ.get("PYTHONPATH")) if p)
+    return {**os.environ, "PYTHONPATH": path}

@@ -1,0 +1,100 @@
+"""The process that owns a mesh: `python -m mesh.owner`, started by mesh.launch.
+
+It reads its orders (one line of JSON) from standard input and answers in lines of JSON on standard
+output: progress, then the status or an error. Ray's and everyone else's output goes to the log
+file. If it is tethered, the end of standard input tells it that its parent is gone, however that
+ended: it then takes everything down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from typing import Any, TextIO
+
+import uvloop
+
+from mesh.bringup import RunningMesh, up
+from mesh.config import MeshConfig
+from mesh.errors import MeshError
+
+log = logging.getLogger("mesh.owner")
+
+
+def main() -> int:
+    """Own a mesh until told to end it."""
+    # Unbuffered: the end of the input is watched for later, on the bare descriptor.
+    with os.fdopen(os.dup(0), "rb", buffering=0) as stdin:
+        orders = json.loads(stdin.readline())
+    words = os.fdopen(os.dup(1), "w", buffering=1)
+    log_fd = os.open(orders["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    return uvloop.run(_own(MeshConfig(**orders["config"]), orders["tethered"], words))
+
+
+async def _own(config: MeshConfig, tethered: bool, words: TextIO) -> int:
+    told = asyncio.Event()
+    _on_signals(told)
+    if tethered:
+        _on_end_of_input(told)
+    loop = asyncio.get_running_loop()
+    starting = loop.create_task(_start(config, words))
+    stopping = loop.create_task(told.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if told.is_set():
+        starting.cancel()
+    try:
+        mesh = await starting
+    except MeshError as error:
+        _say(words, {"error": str(error)})
+        return 1
+    except asyncio.CancelledError:
+        return 0
+    # Ray has put handlers of its own in the place of ours.
+    _on_signals(told)
+    _say(words, {"status": await mesh.status()})
+    words.close()
+    await stopping
+    log.info("taking the mesh down")
+    await mesh.stop()
+    return 0
+
+
+async def _start(config: MeshConfig, words: TextIO) -> RunningMesh:
+    return await up(config, progress=lambda line: _say(words, {"progress": line}))
+
+
+def _say(words: TextIO, word: dict[str, Any]) -> None:
+    try:
+        words.write(json.dumps(word) + "\n")
+    except BrokenPipeError:
+        log.info("nobody listens any more")
+
+
+def _on_signals(told: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, told.set)
+
+
+def _on_end_of_input(told: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        if not os.read(0, 1024):
+            loop.remove_reader(0)
+            told.set()
+
+    loop.add_reader(0, readable)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Load that does not wait: an open loop, and a ledger that knows what must have come of it.
+
+Calls are due at fixed times, whatever became of those before; their latency counts from when they were due. A
+closed loop would send nothing while the service stands still, and so leave out just the calls that hurt
+(coordinated omission).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+from mesh.client.aio import AsyncClient
+from mesh.core.keyspace import key_bytes, partition_of
+from mesh.errors import MeshError
+from mesh.net import clock
+
+_TICK_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One call: when it was due, when it ended (seconds of mesh.net.clock), and how."""
+
+    due: float
+    ended: float
+    key: int
+    value: int | None
+    error: str | None = None
+
+    @property
+    def latency_s(self) -> float:
+        """From when it was due."""
+        return self.ended - self.due
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the ledger found. Anything but zeros in the last three is a broken promise."""
+
+    calls: int = 0
+    acknowledged: int = 0
+    unknown: int = 0
+    not_executed: int = 0
+    lost: int = 0
+    doubled: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def failed(self) -> int:
+        """Calls that ended in an error, of whatever kind."""
+        return self.calls - self.acknowledged
+
+    @property
+    def kept(self) -> bool:
+        """Nothing that was acknowledged is lost, and nothing took effect twice."""
+        return not self.lost and not self.doubled
+
+
+class OpenLoop:
+    """Calls KV.incr at a fixed rate, round-robin over its own keys, and keeps every reply.
+
+    Args:
+        client: to call with.
+        rate: calls a second.
+        keys: number of keys; each starts at 0 in a fresh mesh, or is read first.
+        prefix: of the keys' names.
+        timeout_s: for each call.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        *,
+        rate: float,
+        keys: int = 1000,
+        prefix: str = "load-",
+        timeout_s: float = 5.0,
+    ) -> None:
+        self.samples: list[Sample] = []
+        self.rate = rate
+        self._client = client
+        self._names = [f"{prefix}{i}" for i in range(keys)]
+        self._timeout_s = timeout_s
+        self._before = [0] * keys
+        self._running: set[asyncio.Task[None]] = set()
+        self._loop_task: asyncio.Task[None] | None = None
+
+    def partition(self, key: int, partitions: int) -> int:
+        """The partition of the loop's key of that number."""
+        return partition_of(key_bytes(self._names[key]), partitions)
+
+    async def start(self) -> None:
+        """Read the counters, then begin."""
+        gate = asyncio.Semaphore(64)
+
+        async def read(key: int) -> None:
+            async with gate:
+                value = await self._client.call("KV.get", self._names[key])
+                self._before[key] = value or 0
+
+        await asyncio.gather(*(read(key) for key in range(len(self._names))))
+        self._loop_task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        begun, sent = clock.now(), 0
+        while True:
+            due_by_now = int((clock.now() - begun) * self.rate)
+            while sent < due_by_now:
+                task = loop.create_task(self._call(begun + sent / self.rate, sent))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+                sent += 1
+            await asyncio.sleep(_TICK_S)
+
+    async def _call(self, due: float, number: int) -> None:
+        key = number % len(self._names)
+        value, error = None, None
+        try:
+            value = await self._client.call("KV.incr", self._names[key], timeout=self._timeout_s)
+        except MeshError as failure:
+            word = {True: "executed", False: "not executed", None: "unknown"}[failure.executed]
+            error = f"{type(failure).__name__} ({word})"
+        self.samples.append(Sample(due, clock.now(), key, value, error))
+
+    async def stop(self) -> None:
+        """Send no more; return when every call has ended."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+        await asyncio.gather(*self._running)
+
+    async def verdict(self) -> Verdict:
+        """Read every counter back and compare it with the replies.
+
+        Each increment that was acknowledged returned a number of its own, and the counter stands at
+        least at their count: less is a lost write. It stands at most at the count of all that may
+        have run: more, or a number that two calls got, is one that took effect twice.
+        """
+        verdict = Verdict(calls=len(self.samples))
+        acknowledged: Counter[int] = Counter()
+        maybe: Counter[int] = Counter()
+        seen: Counter[tuple[int, int]] = Counter()
+        for sample in self.samples:
+            if sample.value is not None:
+                verdict.acknowledged += 1
+                acknowledged[sample.key] += 1
+                seen[sample.key, sample.value] += 1
+            elif sample.error is not None:
+                verdict.errors[sample.error] += 1
+                if "not executed" in sample.error:
+                    verdict.not_executed += 1
+                else:
+                    verdict.unknown += 1
+                    maybe[sample.key] += 1
+        verdict.doubled += sum(count - 1 for count in seen.values())
+        for key in acknowledged | maybe:
+            value = await self._client.call("KV.get", self._names[key]) or 0
+            grown = value - self._before[key]
+            verdict.lost += max(0, acknowledged[key] - grown)
+            verdict.doubled += max(0, grown - acknowledged[key] - maybe[key])
+        return verdict
