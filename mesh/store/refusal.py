@@ -53,8 +53,7 @@ _TEXTS = (
     # Errors that are only told apart by their text, across Redis 7.0 to Valkey 9.
     ("Function not found", "NOFUNCTION"),
     ("The user executing the script", "NOPERM"),
-    ("No permissions to access a key", "NOPERM"),
-    ("can't run this command or subcommand", "NOPERM"),
+    ("ACL failure in script", "NOPERM"),
     ("invalid password", "WRONGPASS"),
     ("without any password configured", "WRONGPASS"),
 )

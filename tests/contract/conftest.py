@@ -1,0 +1,296 @@
+"""One suite for every store: in memory, and on an embedded Redis or Valkey that the session shares.
+
+Each test has a mesh of its own there. `mesh` is a leader's view of it, with the faults a test may
+ask for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import hiredis
+import pytest
+
+from mesh.core.epochs import epoch_of
+from mesh.core.records import (
+    Entry,
+    GrantRef,
+    Move,
+    OpenLife,
+    StoreStatus,
+    Takeover,
+    TakeoverReply,
+    Want,
+)
+from mesh.core.syncset import InSyncSet
+from mesh.ids import new_nonce, new_operation
+from mesh.store.address import StoreAddress
+from mesh.store.api import Store
+from mesh.store.embedded import EmbeddedStore
+from mesh.store.memory import MemoryServer, MemoryStore
+from mesh.store.redis import RedisStore
+from mesh.store.resp import pack
+
+PARTITIONS = 8
+WAIT_TIMEOUT_S = 0.05
+
+
+class MeshUnderTest:
+    """A mesh on some store; subclasses know how to hurt that store."""
+
+    store: Store
+    partitions = PARTITIONS
+
+    def __init__(self) -> None:
+        self.life = 0
+        self.token = 0
+        self.stores: list[Store] = []
+
+    def another(self) -> Store:
+        """A further process's access to the same mesh."""
+        raise NotImplementedError
+
+    async def pause(self, link: str) -> None:
+        """The replica stays attached and confirms nothing."""
+        raise NotImplementedError
+
+    async def resume(self, link: str) -> None:
+        raise NotImplementedError
+
+    async def spoil(self, partition: int) -> None:
+        """Another program makes the partition's key something else than a hash."""
+        raise NotImplementedError
+
+    async def restart(self) -> None:
+        """The primary becomes another process: its run id is not the recorded one."""
+        raise NotImplementedError
+
+    def opening(self, sync_set: InSyncSet, **changed: object) -> OpenLife:
+        call = OpenLife(
+            new_operation(), self.life, self.life + 1, self.token + 1, self.partitions, sync_set
+        )
+        return replace(call, **changed)
+
+    async def open(
+        self, sync_set: InSyncSet | None = None, *, partitions: int = 0
+    ) -> TakeoverReply:
+        """Open the next life; by default every replica is a member of the set."""
+        self.partitions = partitions or self.partitions
+        sync_set = sync_set or InSyncSet(1, frozenset(await self.store.links()))
+        call = self.opening(sync_set)
+        reply = await self.store.open_life(call)
+        assert reply.status is StoreStatus.OK, reply
+        self.life, self.token = call.number, call.token
+        return reply
+
+    def epoch(self, counter: int = 1) -> int:
+        return epoch_of(self.life, counter)
+
+    def call(self, *moves: Move, **changed: object) -> Takeover:
+        call = Takeover(new_operation(), self.life, self.token, (), (), moves, b"table")
+        return replace(call, **changed)
+
+    async def takeover(self, *moves: Move, **changed: object) -> TakeoverReply:
+        return await self.store.takeover(self.call(*moves, **changed))
+
+    async def join(self, *held: int, nonce: bytes | None = None) -> GrantRef:
+        """A process enrolled with these partitions at epoch 1."""
+        nonce = nonce or new_nonce()
+        moves = [Move(p, None, 0, nonce, self.epoch()) for p in held]
+        reply = await self.takeover(*moves, enroll=((nonce, "h-0"),))
+        assert reply.status is StoreStatus.OK, reply
+        return GrantRef(nonce, self.life, reply.versions[nonce])
+
+    def entry(self, partition: int, counter: int = 1, **fields: bytes) -> Entry:
+        return Entry(partition, self.epoch(counter), {k.encode(): v for k, v in fields.items()})
+
+    async def read(self, grant: GrantRef, partition: int, *fields: bytes) -> list[bytes | None]:
+        reply = await self.store.load(grant, [Want(partition, self.epoch(), fields)])
+        (values,) = reply.values
+        assert values is not None
+        return list(values)
+
+    async def until(self, holds: Callable[[], Awaitable[bool]], within_s: float = 10.0) -> None:
+        """Wait for a condition, with a deadline."""
+        async with asyncio.timeout(within_s):
+            while not await holds():  # noqa: ASYNC110 - it lies in other processes
+                await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        for store in self.stores:
+            await store.close()
+
+
+class MeshInMemory(MeshUnderTest):
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = MemoryServer()
+        self.store = self.another()
+
+    def another(self) -> Store:
+        self.stores.append(MemoryStore(self.server))
+        return self.stores[-1]
+
+    async def pause(self, link: str) -> None:
+        self.server.pause(link)
+
+    async def resume(self, link: str) -> None:
+        self.server.resume(link)
+
+    async def spoil(self, partition: int) -> None:
+        self.server.wrong_type.add(partition)
+
+    async def restart(self) -> None:
+        self.server.restart()
+
+
+class MeshOnRedis(MeshUnderTest):
+    def __init__(self, embedded: EmbeddedStore, pids: dict[str, int], name: str) -> None:
+        super().__init__()
+        self.embedded = embedded
+        self.address = replace(embedded.address, mesh=name)
+        self.paused: set[str] = set()
+        self.pids = pids
+        self.store = self.another()
+
+    def another(self, address: StoreAddress | None = None, **options: float) -> RedisStore:
+        options = {"wait_timeout_s": WAIT_TIMEOUT_S, **options}
+        store = RedisStore(address or self.address, **options)
+        self.stores.append(store)
+        return store
+
+    async def administer(self, *arguments: bytes | str | int) -> object:
+        assert isinstance(self.store, RedisStore)
+        return await self.store.administer(pack(*arguments))
+
+    async def pause(self, link: str) -> None:
+        os.kill(self.pids[link], signal.SIGSTOP)
+        self.paused.add(link)
+
+    async def resume(self, link: str) -> None:
+        os.kill(self.pids[link], signal.SIGCONT)
+        self.paused.discard(link)
+
+    async def spoil(self, partition: int) -> None:
+        key = self.address.prefix + b"p:%d" % partition
+        await self.administer("DEL", key)
+        await self.administer("SET", key, "no hash")
+
+    async def restart(self) -> None:
+        # The shared server stays up; seen from the function it is the same whose run id is
+        # another's.
+        await self.administer("HSET", self.address.prefix + b"life", "run_id", "0" * 40)
+
+    async def close(self) -> None:
+        if self.paused:
+            for link in list(self.paused):
+                await self.resume(link)
+            await self.until(self._all_follow)
+        await super().close()
+
+    async def _all_follow(self) -> bool:
+        nodes = await self.embedded.nodes()
+        lags = [node.lag_bytes for node in nodes if node.role == "replica"]
+        return len(lags) == 2 and all(lag is not None and lag < 1000 for lag in lags)
+
+
+@pytest.fixture(scope="session")
+async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedStore]:
+    folder: Path = tmp_path_factory.mktemp("store")
+    async with EmbeddedStore(folder, down_after_ms=500, tilt_ms=3000) as store:
+        redis = RedisStore(store.address)
+        await redis.ensure_functions()
+        await redis.close()
+        yield store
+
+
+@pytest.fixture
+async def on_redis(embedded: EmbeddedStore) -> AsyncIterator[MeshOnRedis]:
+    pids = {f"{node.host}:{node.port}": node.pid for node in await embedded.nodes()}
+    mesh = MeshOnRedis(embedded, pids, f"t-{new_nonce().hex()}")
+    yield mesh
+    await mesh.close()
+
+
+@pytest.fixture
+async def in_memory() -> AsyncIterator[MeshInMemory]:
+    mesh = MeshInMemory()
+    yield mesh
+    await mesh.close()
+
+
+@pytest.fixture(params=["in_memory", "on_redis"])
+def mesh(request: pytest.FixtureRequest) -> MeshUnderTest:
+    return request.getfixturevalue(request.param)
+
+
+class FakeServer:
+    """Says what it is told to, for servers that one cannot have at hand. Unknown commands get +OK."""
+
+    def __init__(self, replies: dict[bytes, bytes | None]) -> None:
+        self.replies = replies
+        """By a command's first word: its reply in RESP; None stays silent; b"" hangs up."""
+        self.host, self.port = "127.0.0.1", 0
+        self._server: asyncio.Server | None = None
+
+    @property
+    def node(self) -> tuple[str, int]:
+        return self.host, self.port
+
+    async def __aenter__(self) -> FakeServer:
+        self._server = await asyncio.start_server(self._serve, self.host, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        parser = hiredis.Reader()
+        try:
+            while data := await reader.read(65_536):
+                parser.feed(data)
+                while (command := parser.gets()) is not False:
+                    reply = self.replies.get(command[0], b"+OK\r\n")
+                    if reply == b"":
+                        return
+                    writer.write(reply or b"")
+                    await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+MASTER = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+REPLICA = b"*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n$9\r\nconnected\r\n:0\r\n"
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[Callable[..., Awaitable[FakeServer]]]:
+    """Start a fake server: a primary, unless `ROLE` says something else."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**replies: bytes | None) -> FakeServer:
+            said = {word.encode(): reply for word, reply in replies.items()}
+            replies_by_word = {b"ROLE": MASTER, b"HGET": b"$-1\r\n", **said}
+            return await stack.enter_async_context(FakeServer(replies_by_word))
+
+        start.REPLICA = REPLICA
+        yield start
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

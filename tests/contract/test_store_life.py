@@ -1,0 +1,123 @@
+"""Lives: who may open one, and what it ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mesh.core.records import OpenLife, StoreStatus
+from mesh.core.syncset import InSyncSet
+from mesh.ids import new_nonce, new_operation
+
+SET = InSyncSet(3, frozenset({"10.0.0.1:1"}), frozenset({"10.0.0.2:2"}))
+
+
+async def test_a_new_store_has_nothing_on_record(mesh):
+    found = await mesh.store.recorded()
+    assert found.life is None
+    assert (found.table, found.intents, found.grants) == (b"", b"", {})
+    assert len(found.run_id) == 40
+
+
+async def test_a_life_is_recorded_as_given(mesh):
+    reply = await mesh.store.open_life(OpenLife(new_operation(), 0, 5, 9, 64, SET))
+    assert reply.status is StoreStatus.OK
+    assert not reply.acknowledged  # its one member is not even attached
+    found = await mesh.store.recorded()
+    assert found.life.run_id == found.run_id
+    assert (found.life.number, found.life.token, found.life.partitions) == (5, 9, 64)
+    assert (found.life.opened_from, found.life.sync_set) == (0, SET)
+
+
+async def test_a_later_life_tells_the_set_it_was_opened_from(mesh):
+    await mesh.open(SET)
+    await mesh.open(replace(SET, version=4))
+    assert (await mesh.store.recorded()).life.opened_from == 3
+
+
+async def test_repeating_an_opening_changes_nothing(mesh):
+    members = InSyncSet(1, frozenset(await mesh.store.links()))
+    call = mesh.opening(members)
+    first = await mesh.store.open_life(call)
+    assert first.acknowledged
+    before = await mesh.store.recorded()
+    assert await mesh.store.open_life(call) == first
+    assert await mesh.store.recorded() == before
+
+
+async def test_an_opening_repeated_after_a_restart_is_closed(mesh):
+    call = mesh.opening(SET)
+    await mesh.store.open_life(call)
+    await mesh.restart()
+    assert (await mesh.store.open_life(call)).status is StoreStatus.CLOSED
+
+
+async def test_the_caller_must_have_seen_the_life_on_record(mesh):
+    await mesh.open(SET)
+    for previous in (0, 2):
+        reply = await mesh.store.open_life(mesh.opening(SET, previous=previous, number=9))
+        assert reply.status is StoreStatus.CONFLICT
+        assert reply.detail == f"life 1 is recorded, not {previous}"
+
+
+async def test_numbers_of_lives_grow(mesh):
+    await mesh.open(SET)
+    reply = await mesh.store.open_life(mesh.opening(SET, number=1))
+    assert (reply.status, reply.detail) == (StoreStatus.CONFLICT, "life 1 is not above 1")
+
+
+async def test_the_number_of_partitions_is_fixed_for_good(mesh):
+    await mesh.open(SET, partitions=8)
+    reply = await mesh.store.open_life(mesh.opening(SET, partitions=16))
+    assert reply.status is StoreStatus.CONFLICT
+    assert reply.detail == "the mesh has 8 partitions, not 16"
+
+
+@pytest.mark.parametrize("off", [0, 1])
+async def test_a_token_no_higher_than_the_one_on_record_is_deposed(mesh, off):
+    await mesh.open(SET)
+    call = mesh.opening(SET, token=mesh.token - off)
+    assert (await mesh.store.open_life(call)).status is StoreStatus.DEPOSED
+    assert (await mesh.store.recorded()).life.number == 1
+
+
+async def test_of_two_leaders_one_opens_the_life(mesh):
+    await mesh.open(SET)
+    calls = [mesh.opening(SET), mesh.opening(SET)]
+    replies = [await mesh.another().open_life(call) for call in calls]
+    assert [reply.status for reply in replies] == [StoreStatus.OK, StoreStatus.DEPOSED]
+
+
+async def test_an_opening_ends_every_grant_and_keeps_the_table(mesh):
+    await mesh.open()
+    grant = await mesh.join(1)
+    await mesh.takeover(table=b"last", intents=b"plans")
+    await mesh.store.commit(0, grant, 1, 5, [mesh.entry(1, a=b"x")])
+    await mesh.open()
+    found = await mesh.store.recorded()
+    assert (found.grants, found.table, found.intents) == ({}, b"last", b"plans")
+    assert (await mesh.store.commit(0, grant, 2, 6, [])).status is StoreStatus.CLOSED
+    here = replace(grant, life=mesh.life)
+    assert (await mesh.store.commit(0, here, 2, 6, [])).status is StoreStatus.REVOKED
+
+
+async def test_a_process_comes_back_under_its_nonce_and_counts_anew(mesh):
+    await mesh.open()
+    grant = await mesh.join(1)
+    await mesh.store.commit(0, grant, 1, 5, [mesh.entry(1, a=b"x")])
+    await mesh.open()
+    again = await mesh.join(1, nonce=grant.nonce)
+    assert again.version == 1
+    reply = await mesh.store.commit(0, again, 1, 6, [mesh.entry(1, b=b"y")])
+    assert (reply.status, reply.duplicate) == (StoreStatus.OK, False)
+    assert await mesh.read(again, 1, b"a", b"b") == [b"x", b"y"]
+
+
+async def test_meshes_share_a_store_without_seeing_each_other(mesh, on_redis, embedded):
+    await mesh.open()
+    grant = await mesh.join(1)
+    await mesh.store.commit(0, grant, 1, 1, [mesh.entry(1, a=b"x")])
+    other = type(on_redis)(embedded, on_redis.pids, f"t-{new_nonce().hex()}")
+    assert (await other.store.recorded()).life is None
+    await other.close()
