@@ -157,7 +157,7 @@ class Table:
         try:
             reader.feed(blob)
             reader.read_array_header()
-            return TableVersion(*reader.unpack())
+            return _version(reader.unpack())
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise ProtocolError(f"not a table: {error}") from error
 
@@ -178,9 +178,16 @@ class Table:
             if sys.byteorder == "little":
                 owners.byteswap()
                 epochs.byteswap()
-            return cls(TableVersion(*version), (HandlerRow(*row) for row in rows), owners, epochs)
+            return cls(_version(version), (HandlerRow(*row) for row in rows), owners, epochs)
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise ProtocolError(f"not a table: {error}") from error
+
+
+def _version(value: list[int]) -> TableVersion:
+    version = TableVersion(*value)
+    if not all(type(number) is int for number in version):
+        raise ValueError(f"version {value!r:.80}")
+    return version
 
 
 def _big_endian(values: array[int]) -> bytes:
