@@ -56,6 +56,16 @@ async def test_a_link_that_is_never_promoted_need_not_confirm(mesh):
     assert await acknowledged(mesh, grant, 1)
 
 
+async def test_a_link_that_need_not_confirm_and_is_faster_leaves_no_batch_short(mesh):
+    # Schedule R4 once more: WAIT 1 returns at the other's confirmation, and the member has it too.
+    for member in await mesh.store.links():
+        (other,) = set(await mesh.store.links()) - {member}
+        await mesh.open(InSyncSet(1, frozenset({member}), frozenset({other})))
+        grant = await mesh.join(1)
+        for seq in range(1, 100):
+            assert await acknowledged(mesh, grant, seq)
+
+
 async def test_an_attached_link_outside_the_set_must_confirm_too(mesh):
     # Schedule F12 (b): Sentinel may promote a new replica before it is in the set.
     member, other = await mesh.store.links()
