@@ -40,9 +40,11 @@ class Method:
     """
 
     def __init__(self, function: Callable[..., Any], *, query: bool) -> None:
-        if inspect.iscoroutinefunction(function):
+        is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        if is_async or inspect.isgeneratorfunction(function):
+            kind = "async" if is_async else "a generator"
             raise SetupError(
-                f"{function.__qualname__} is async; entity methods have to be plain functions"
+                f"{function.__qualname__} is {kind}; entity methods have to be plain functions"
             )
         self.function = function
         self.query = query
@@ -137,7 +139,10 @@ class EntitySpec:
                     )
                 self._defaults[field] = getattr(cls, field)
         self._mutable = {f for f, v in self._defaults.items() if not isinstance(v, _IMMUTABLE)}
-        self.default_blob = self.encode(self.new(), {})
+        try:
+            self.default_blob = self.encode(self.new(), {})
+        except (TypeError, ValueError) as error:
+            raise SetupError(f"the defaults of {name} cannot be stored: {error}") from None
 
     def __repr__(self) -> str:
         return f"EntitySpec({self.name})"
@@ -158,7 +163,7 @@ class EntitySpec:
             TypeError: a value of a type that cannot be stored, or a field that is not annotated.
         """
         state = vars(instance)
-        if len(state) != len(self._defaults):
+        if state.keys() != self._defaults.keys():
             surplus = sorted(state.keys() - self._defaults.keys())
             missing = sorted(self._defaults.keys() - state.keys())
             raise TypeError(
