@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from mesh.core.keyspace import DEFAULT_PARTITIONS
 from mesh.core.syncset import Role
 from mesh.errors import SetupError
 from mesh.store.address import StoreAddress
@@ -57,7 +58,7 @@ class EmbeddedStore:
     Args:
         folder: where data, configuration and logs are; made if need be.
         mesh: name of the mesh that the folder belongs to.
-        partitions: number of its partitions.
+        partitions: number of its partitions; None for what the folder has on record.
         down_after_ms: silence after which a Sentinel takes a node for dead.
         failover_timeout_ms: after it a failover that did not come to an end is tried again.
         tilt_ms: how long a Sentinel that was itself paused does nothing; None leaves 30 s.
@@ -71,7 +72,7 @@ class EmbeddedStore:
         folder: Path | str,
         *,
         mesh: str = "default",
-        partitions: int = 256,
+        partitions: int | None = None,
         down_after_ms: int = 1000,
         failover_timeout_ms: int = 3000,
         tilt_ms: int | None = None,
@@ -90,7 +91,7 @@ class EmbeddedStore:
         self._binary = binary
         self._folder: StoreFolder | None = None
         self._launcher: Launcher | None = None
-        self._state = FolderState(mesh, partitions, [], [])
+        self._state = FolderState(mesh, partitions or DEFAULT_PARTITIONS, [], [])
         self._password = ""
         self._nodes: list[Child] = []
         self._sentinels: list[Child] = []

@@ -16,6 +16,7 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mesh.core.keyspace import DEFAULT_PARTITIONS
 from mesh.errors import SetupError
 
 HOST = "127.0.0.1"
@@ -76,20 +77,21 @@ class StoreFolder:
     def sentinel(self, index: int) -> Path:
         return self.path / f"sentinel-{index}"
 
-    def load(self, mesh: str, partitions: int) -> FolderState:
-        """The folder's state, or that of a new one.
+    def load(self, mesh: str, partitions: int | None) -> FolderState:
+        """The folder's state, or that of a new one. `partitions` None: whatever is on record.
 
         Raises:
             SetupError: the folder is another mesh's.
         """
         file = self.path / "store.json"
         if not file.exists():
-            return FolderState(mesh, partitions, [], [])
+            return FolderState(mesh, partitions or DEFAULT_PARTITIONS, [], [])
         state = FolderState(**json.loads(file.read_text()))
-        if (state.mesh, state.partitions) != (mesh, partitions):
+        asked = state.partitions if partitions is None else partitions
+        if (state.mesh, state.partitions) != (mesh, asked):
             raise SetupError(
                 f"data folder {self.path} holds mesh {state.mesh!r} with {state.partitions} "
-                f"partitions, not {mesh!r} with {partitions}: name the right one, or another folder"
+                f"partitions, not {mesh!r} with {asked}: name the right one, or another folder"
             )
         return state
 
