@@ -24,8 +24,10 @@ from mesh.store.address import StoreAddress, TlsOptions
         ("redis://[::1]:7000", StoreAddress((("::1", 7000),))),
         ("rediss://db", StoreAddress((("db", 6379),), tls=TlsOptions())),
         (
-            "rediss://db?ssl_ca_certs=/ca&ssl_certfile=/c&ssl_keyfile=/k&ssl_cert_reqs=none"
-            + "&ssl_check_hostname=false",
+            (
+                "rediss://db?ssl_ca_certs=/ca&ssl_certfile=/c&ssl_keyfile=/k&ssl_cert_reqs=none"
+                "&ssl_check_hostname=false"
+            ),
             StoreAddress(
                 (("db", 6379),),
                 tls=TlsOptions("/ca", "/c", "/k", "none", check_hostname=False),
