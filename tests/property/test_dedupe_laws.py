@@ -1,0 +1,66 @@
+"""A log, the store it writes to, and owners that come and go: no id runs twice."""
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from mesh.core.dedupe import Outcome, Seen, SessionLog, outcome_field
+
+S, ARGS = 7, b"12345678"
+counters = st.integers(1, 12)
+
+
+class Owners(RuleBasedStateMachine):
+    """One session, one partition; a commit is one atomic write, as the store's is."""
+
+    def __init__(self):
+        super().__init__()
+        self.log = SessionLog()
+        self.stored: dict[bytes, bytes] = {}
+        self.runs: dict[int, int] = {}
+        self.effects: dict[int, int] = {}
+        self.writes: dict[int, tuple[dict[bytes, bytes], list[bytes]]] = {}
+        self.lowest = 1
+
+    @rule(counter=counters)
+    def request(self, counter):
+        """A request, or a delayed copy of one: both look the same."""
+        self.log.settle_below(S, self.lowest)
+        if self.log.check(S, counter, ARGS)[0] is not Seen.NEW:
+            return
+        outcome = Outcome(ARGS, 0, b"%d" % counter)
+        fields, deleted = self.log.due_drops(S, at_least=1)
+        fields[outcome_field(S, counter)] = outcome.encode()
+        self.log.start(S, counter, ARGS)
+        self.writes[counter] = fields, deleted
+
+    @rule()
+    def commit_the_oldest(self):
+        if self.writes:
+            counter = next(iter(self.writes))
+            fields, deleted = self.writes.pop(counter)
+            self.stored.update(fields)
+            for name in deleted:
+                self.stored.pop(name, None)
+            self.effects[counter] = self.effects.get(counter, 0) + 1
+            self.log.finish(S, counter, Outcome(ARGS, 0, b"%d" % counter))
+
+    @rule(counter=counters)
+    def settle(self, counter):
+        """The client has its reply: only then does its lowest unsettled counter pass an id."""
+        if all(c in self.effects for c in range(self.lowest, counter)):
+            self.lowest = max(self.lowest, counter)
+
+    @rule()
+    def another_owner_takes_over(self):
+        """What was not committed is gone with the old owner; the new one reads what is stored."""
+        self.writes.clear()
+        self.log = SessionLog()
+        for name, blob in self.stored.items():
+            self.log.adopt(name, blob)
+
+    @invariant()
+    def every_id_has_one_effect_at_most(self):
+        assert all(n == 1 for n in self.effects.values()), self.effects
+
+
+TestOwners = Owners.TestCase
