@@ -42,6 +42,7 @@ from mesh.store.api import Store, StoreRefused, StoreUnreachable
 log = logging.getLogger("mesh.node")
 
 _RETRY_S = 0.02
+_ASK_AGAIN_S = 0.001
 _MAX_RETRY_S = 0.5
 _TIMER_S = 0.02
 _BEAT_S = 1.0
@@ -298,6 +299,8 @@ class Node:
                     # Written, and short of a replica. Sending it again asks anew; what it would say of
                     # a partition that has moved on meanwhile is no longer the whole truth.
                     batch.clean = False
+                    # A store may say so without any delay of its own, and calls have to go on.
+                    await asyncio.sleep(_ASK_AGAIN_S)
                     continue
                 log.warning("store says %s, batch %d waits", reply.status.value, batch.seq)
             await asyncio.sleep(delay)

@@ -206,6 +206,7 @@ class Supervisor:
                 )
             if reply.acknowledged:
                 return True
+            await asyncio.sleep(_TICK_S)
         return False
 
     # ------------------------------------------------------------- listener
