@@ -292,14 +292,17 @@ class EmbeddedStore:
         return replies == [0]  # an error while it is still loading
 
     async def _is_followed(self, primary: int) -> bool:
-        replies = await self._ask(
-            self._state.node_ports[primary], pack("ROLE"), pack("INFO", "replication")
+        # That a replica is listed, even as online, does not mean that it confirms anything yet
+        # (Valkey 9 loads what it was sent up to a second later). PUBLISH replicates and leaves no key.
+        commands = (
+            pack("PUBLISH", "raymesh", "start"),
+            pack("WAIT", NODES - 1, 20),
+            pack("ROLE"),
         )
-        match replies:
-            case [list() as reply, bytes() as info]:
+        match await self._ask(self._state.node_ports[primary], *commands):
+            case [int(), int(confirmed), list() as reply]:
                 role = Role.from_reply(reply)
-                all_good = b"min_slaves_good_slaves:%d\r" % (NODES - 1) in info
-                return all_good and role is not None and len(role.links) == NODES - 1
+                return confirmed == NODES - 1 == len(role.links if role else ())
             case _:
                 return False
 

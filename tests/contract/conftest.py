@@ -72,6 +72,9 @@ class MeshUnderTest:
         """The primary becomes another process: its run id is not the recorded one."""
         raise NotImplementedError
 
+    async def can_confirm_fsync(self) -> bool:
+        return True
+
     def opening(self, sync_set: InSyncSet, **changed: object) -> OpenLife:
         call = OpenLife(
             new_operation(), self.life, self.life + 1, self.token + 1, self.partitions, sync_set
@@ -165,6 +168,10 @@ class MeshOnRedis(MeshUnderTest):
         store = RedisStore(address or self.address, **options)
         self.stores.append(store)
         return store
+
+    async def can_confirm_fsync(self) -> bool:
+        assert isinstance(self.store, RedisStore)
+        return (await self.store.check_server()).can_confirm_fsync
 
     async def administer(self, *arguments: bytes | str | int) -> object:
         assert isinstance(self.store, RedisStore)
