@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from mesh.core.dedupe import Outcome, Seen, SessionLog, outcome_field
 
 S, ARGS = 7, b"12345678"
-counters = st.integers(1, 12)
+counters = st.integers(1, 4)
 
 
 class Owners(RuleBasedStateMachine):
@@ -19,12 +19,13 @@ class Owners(RuleBasedStateMachine):
         self.runs: dict[int, int] = {}
         self.effects: dict[int, int] = {}
         self.writes: dict[int, tuple[dict[bytes, bytes], list[bytes]]] = {}
+        self.sent: dict[int, int] = {}
         self.lowest = 1
 
     @rule(counter=counters)
     def request(self, counter):
-        """A request, or a delayed copy of one: both look the same."""
-        self.log.settle_below(S, self.lowest)
+        """A request, or a delayed copy of one, with the lowest counter of when it was sent."""
+        self.log.settle_below(S, self.sent.setdefault(counter, self.lowest))
         if self.log.check(S, counter, ARGS)[0] is not Seen.NEW:
             return
         outcome = Outcome(ARGS, 0, b"%d" % counter)
