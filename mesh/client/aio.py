@@ -53,6 +53,7 @@ class AsyncClient:
         self._links: dict[bytes, Connection] = {}
         self._bootstrap: dict[str, Connection] = {}
         self._dialing: dict[bytes | str, asyncio.Task[None]] = {}
+        self._connected_at: dict[bytes | str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._has_table = asyncio.Event()
@@ -202,6 +203,7 @@ class AsyncClient:
         conn = self._links.pop(nonce, None)
         if conn is not None:
             conn.close()
+        self._connected_at.pop(nonce, None)
         task = self._dialing.pop(nonce, None)
         if task is not None:
             task.cancel()
@@ -246,6 +248,7 @@ class AsyncClient:
     async def _reach(self, row: HandlerRow) -> None:
         """Keep trying to reach a handler process until it is there, or no table names it any more."""
         delay = _RECONNECT_S
+        await self._not_at_once(row.nonce)
         while (conn := await self._try_row(row)) is None:
             await asyncio.sleep(delay)
             delay = min(_MAX_RECONNECT_S, delay * 2)
@@ -276,6 +279,7 @@ class AsyncClient:
     async def _reach_endpoint(self, address: str) -> None:
         """Keep a connection to an endpoint, for the tables that it pushes."""
         delay = _RECONNECT_S
+        await self._not_at_once(address)
         while (conn := await self._try_endpoint(address)) is None:
             await asyncio.sleep(delay)
             delay = min(_MAX_RECONNECT_S, delay * 2)
@@ -293,6 +297,12 @@ class AsyncClient:
                 self._has_table.set()
             return None
         return conn
+
+    async def _not_at_once(self, peer: bytes | str) -> None:
+        """A peer that welcomes and then hangs up, again and again, is not dialed in a tight loop."""
+        if clock.now() - self._connected_at.get(peer, -_MAX_RECONNECT_S) < _MAX_RECONNECT_S:
+            await asyncio.sleep(_RECONNECT_S)
+        self._connected_at[peer] = clock.now()
 
     def _hello(self) -> Hello:
         return Hello(self._mesh, "client", self._token)

@@ -10,6 +10,7 @@ from mesh_in_process import PARTITIONS, InProcess
 
 import mesh
 from mesh.core.keyspace import partition_of
+from mesh.core.messages import Welcome
 from mesh.errors import BadRequest, DeadlineExceeded, EntityError, OutcomeUnknown, Unavailable
 from mesh.net.listener import free_port
 
@@ -150,6 +151,24 @@ async def test_a_port_that_accepts_and_stays_silent_is_no_mesh(meshed):
         client = await meshed.connect(f"127.0.0.1:{silent.getsockname()[1]}", meshed.endpoint)
         assert await client.call("KV.incr", "k") == 1
         await client.close()
+
+
+async def test_a_peer_that_welcomes_and_hangs_up_is_not_dialed_in_a_tight_loop():
+    dialed = 0
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal dialed
+        dialed += 1
+        writer.write(Welcome("m", "handler", "h-0", b"nonce", PARTITIONS).frame())
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(Unavailable, match="the mesh has no table yet"):
+        await mesh.connect(f"127.0.0.1:{port}", timeout=0.4)
+    server.close()
+    await server.wait_closed()
+    assert 2 <= dialed <= 25
 
 
 async def test_without_an_owner_a_call_ends_at_its_deadline_as_not_executed(meshed, client):
