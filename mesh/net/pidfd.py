@@ -39,6 +39,10 @@ async def hand_over(address: str, nonce: bytes, id_: str, *, timeout_s: float = 
             socket.send_fds(sock, [msgpack.packb([nonce, id_])], [pidfd])
             if await loop.sock_recv(sock, 64) != _ACK:
                 raise SetupError(f"the warden at {address!r} did not take the descriptor")
+    except TimeoutError:
+        raise SetupError(
+            f"the warden at {address!r} did not answer within {timeout_s:g} s"
+        ) from None
     except OSError as error:
         raise SetupError(f"no warden at {address!r}: {error.strerror or error}") from error
     finally:
