@@ -1,6 +1,7 @@
 """A store in memory, a leader's hand, and a handler that owns everything."""
 
 import pytest
+from unit.client_rig import A, B, Client
 from unit.rigs import PARTITIONS, Handler, Leader
 
 from mesh.store.memory import MemoryServer
@@ -27,3 +28,12 @@ def handler(server, leader):
     handler.core.on_table(leader.table(), handler.now)
     handler.messages()
     return handler
+
+
+@pytest.fixture
+def client():
+    """Two handlers, two partitions, everything connected."""
+    client = Client()
+    client.table((A, 1), (B, 1))
+    client.up(A, B)
+    return client

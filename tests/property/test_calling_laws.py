@@ -1,0 +1,170 @@
+"""Whatever replies, breaks, tables and timers come in whatever order: every call ends once, and truly."""
+
+import msgpack
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from unit.client_rig import A, B, C, Client
+
+from mesh.core.wire import Status
+from mesh.errors import EntityError
+
+PARTITIONS = 3
+processes = st.sampled_from([A, B, C, b"h-4"])
+partitions = st.integers(0, PARTITIONS - 1)
+refusals = st.sampled_from(
+    [Status.NOT_READY, Status.EXPIRED, Status.OVERLOADED, Status.BAD_REQUEST, Status.CONFLICT]
+)
+
+
+class Schedule(RuleBasedStateMachine):
+    """Handlers are this test: each attempt that arrives is taken, refused, or lost with its connection."""
+
+    def __init__(self):
+        super().__init__()
+        self.client = Client()
+        self.epochs = [1] * PARTITIONS
+        self.up: set[bytes] = set()
+        self.calls = []
+        self.ran: set[int] = set()
+        """Calls of which some attempt was executed, or may have been."""
+        self.seen = 0
+        self.waiting: dict[bytes, list[int]] = {}
+        """Attempts that arrived at a handler and have no answer yet."""
+        self.resets: dict[int, bytes] = {}
+
+    def arrive(self):
+        for nonce, request in self.client.sent[self.seen :]:
+            assert nonce in self.up, "sent without a connection"
+            at = [n for n, counters in self.waiting.items() if request.counter in counters]
+            assert not at, f"in flight at {at} and {nonce} at the same time"
+            assert request.counter >= request.lowest
+            self.waiting.setdefault(nonce, []).append(request.counter)
+        self.seen = len(self.client.sent)
+
+    @rule(owner=st.lists(processes, min_size=PARTITIONS, max_size=PARTITIONS), extra=processes)
+    def table(self, owner, extra):
+        self.epochs = [e + 1 for e in self.epochs]
+        gone = (
+            {row.nonce for row in self.client.core.table.handlers}
+            if self.client.core.table
+            else set()
+        )
+        self.client.table(*zip(owner, self.epochs, strict=True), handlers=(extra,))
+        for nonce in gone - {*owner, extra}:
+            if nonce in self.client.disconnected:
+                self.lose(nonce)
+        self.arrive()
+
+    def lose(self, nonce):
+        """With the connection goes what was under way on it: executed or not, nobody knows."""
+        self.up.discard(nonce)
+        self.ran.update(self.waiting.pop(nonce, ()))
+
+    @rule(nonce=processes)
+    def connection_made(self, nonce):
+        if nonce not in self.up and nonce in self.client.connecting:
+            self.up.add(nonce)
+            self.client.up(nonce)
+            self.arrive()
+
+    @rule(nonce=processes)
+    def connection_broken(self, nonce):
+        if nonce in self.up:
+            self.lose(nonce)
+            self.client.down(nonce)
+            self.arrive()
+
+    @rule(partition=partitions, timeout_s=st.sampled_from([0.0, 0.02, 1.0, 10.0]))
+    def call(self, partition, timeout_s):
+        self.calls.append(self.client.call(partition, timeout_s))
+        self.arrive()
+
+    def take(self, data):
+        nonce = data.draw(st.sampled_from(sorted(n for n, c in self.waiting.items() if c)))
+        counters = self.waiting[nonce]
+        return nonce, counters.pop(data.draw(st.integers(0, len(counters) - 1)))
+
+    def answer(self, nonce, counter, status, value):
+        payload = value if isinstance(value, bytes) else msgpack.packb(value)
+        self.client.core.on_reply(nonce, counter, status, payload, self.client.now)
+        self.arrive()
+
+    @precondition(lambda self: any(self.waiting.values()))
+    @rule(data=st.data(), error=st.booleans())
+    def executed(self, data, error):
+        nonce, counter = self.take(data)
+        self.ran.add(counter)
+        if error:
+            self.answer(nonce, counter, Status.ENTITY_ERROR, ["E", "m", []])
+        else:
+            self.answer(nonce, counter, Status.OK, counter)
+
+    @precondition(lambda self: any(self.waiting.values()))
+    @rule(data=st.data(), status=refusals)
+    def refused(self, data, status):
+        nonce, counter = self.take(data)
+        self.answer(nonce, counter, status, "no")
+
+    @precondition(lambda self: any(self.waiting.values()))
+    @rule(data=st.data(), status=st.sampled_from([Status.MAYBE, Status.UNKNOWN]))
+    def unknown(self, data, status):
+        nonce, counter = self.take(data)
+        self.ran.add(counter)
+        self.answer(nonce, counter, status, "who knows")
+
+    @precondition(lambda self: any(self.waiting.values()))
+    @rule(data=st.data(), to=processes, step=st.integers(-2, 2))
+    def redirected(self, data, to, step):
+        nonce, counter = self.take(data)
+        call = self.calls[counter - 1]
+        if not call.settled:
+            call_at, call.conn = call.conn, nonce
+            assert call_at == nonce
+            self.client.redirect(call, to, max(1, self.epochs[call.partition] + step))
+            self.arrive()
+
+    @rule(seconds=st.sampled_from([0.001, 0.01, 0.5, 3.0]))
+    def time_passes(self, seconds):
+        self.client.later(seconds)
+        self.arrive()
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data())
+    def given_up(self, data):
+        call = data.draw(st.sampled_from(self.calls))
+        if not call.settled:
+            self.client.core.cancel(call)
+            self.client.results[call.counter].append(None)
+
+    @invariant()
+    def endings_are_true(self):
+        for call in self.calls:
+            result = self.client.result(call)
+            assert (result is not None) == call.settled or self.client.results[call.counter] == [
+                None
+            ]
+            if result is None:
+                continue
+            error = result.error
+            if error is None:
+                assert call.counter in self.ran and msgpack.unpackb(result.payload) == call.counter
+            elif isinstance(error, EntityError):
+                assert error.executed is True and call.counter in self.ran
+            elif error.executed is False:
+                held = [n for n, counters in self.waiting.items() if call.counter in counters]
+                assert call.counter not in self.ran and not held, (error, held)
+
+    @invariant()
+    def the_lowest_unsettled_is_never_above_a_call_that_has_not_ended(self):
+        open_calls = [call.counter for call in self.client.core.calls()]
+        assert self.client.core._lowest() == min(open_calls, default=len(self.calls) + 1)
+
+    def teardown(self):
+        self.client.later(20)
+        for call in self.calls:
+            assert len(self.client.results[call.counter]) == 1, "it never ended"
+        assert list(self.client.core.calls()) == []
+        assert not any(self.client.core._in_flight.values()) and not self.client.core._parked
+
+
+TestSchedule = Schedule.TestCase

@@ -1,0 +1,176 @@
+"""How a call ends: once, typed, and "not executed" only where that is certain."""
+
+import msgpack
+import pytest
+from unit.client_rig import A, B, C, Client
+
+from mesh.core.wire import Status
+from mesh.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    EntityError,
+    IdempotencyConflict,
+    OutcomeUnknown,
+    Overloaded,
+    Unavailable,
+)
+
+
+def test_a_reply_ends_the_call_with_its_payload(client):
+    call = client.call()
+    client.reply(call, Status.OK, {"a": 1})
+    assert msgpack.unpackb(client.result(call).payload) == {"a": 1}
+
+
+def test_an_entity_error_was_executed_and_says_where(client):
+    call = client.call()
+    client.reply(call, Status.ENTITY_ERROR, ["ValueError", "not covered", [-4]])
+    error = client.error(call)
+    assert isinstance(error, EntityError) and error.executed is True
+    assert (error.type, error.message, error.details) == ("ValueError", "not covered", [-4])
+    assert (error.handler, error.partition) == ("h-1", 0)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize(
+    ("status", "cls"),
+    [
+        (Status.BAD_REQUEST, BadRequest),
+        (Status.CONFLICT, IdempotencyConflict),
+        (Status.OVERLOADED, Overloaded),
+    ],
+)
+def test_a_refusal_is_not_executed_unless_an_earlier_attempt_broke_off(client, status, cls, broken):
+    """F8(a)"""
+    call = client.call()
+    if broken:
+        client.down(A)
+        client.up(A)
+    client.reply(call, status, "no")
+    assert type(client.error(call)) is cls
+    assert client.error(call).executed is (None if broken else False)
+
+
+def test_expired_is_not_executed_unless_an_earlier_attempt_broke_off(client):
+    sure, unsure = client.call(0), client.call(1)
+    client.down(B)
+    client.up(B)
+    for call in (sure, unsure):
+        client.reply(call, Status.EXPIRED, "late")
+    assert type(client.error(sure)) is DeadlineExceeded and client.error(sure).executed is False
+    assert type(client.error(unsure)) is OutcomeUnknown and client.error(unsure).executed is None
+
+
+def test_an_unknown_answer_stays_unknown(client):
+    call = client.call()
+    client.reply(call, Status.UNKNOWN, "given up before")
+    assert type(client.error(call)) is OutcomeUnknown and client.error(call).executed is None
+
+
+def test_a_deadline_in_flight_is_unknown(client):
+    call = client.call(timeout_s=1.0)
+    client.later(0.999)
+    assert client.result(call) is None
+    client.later(0.002)
+    error = client.error(call)
+    assert type(error) is OutcomeUnknown and isinstance(error, TimeoutError)
+    assert (error.handler, error.partition, error.epoch) == ("h-1", 0, 0x10001)
+
+
+def test_a_deadline_before_anything_was_sent_is_not_executed():
+    client = Client()
+    call = client.call(timeout_s=1.0)
+    client.later(1.0)
+    assert type(client.error(call)) is DeadlineExceeded and client.error(call).executed is False
+
+
+def test_a_deadline_after_refusals_only_is_not_executed_and_names_the_last_address(client):
+    call = client.call(timeout_s=0.5)
+    while client.result(call) is None:
+        if call.conn:
+            client.reply(call, Status.NOT_READY, "soon")
+        client.later(client.core.next_timer() - client.now)
+    assert type(client.error(call)) is DeadlineExceeded
+    assert "127.0.0.1:" in client.error(call).message
+
+
+@pytest.mark.parametrize("why", ["broken", "maybe"])
+def test_a_deadline_after_an_attempt_of_unknown_fate_is_unknown(client, why):
+    call = client.call(timeout_s=0.5)
+    if why == "broken":
+        client.down(A)
+    else:
+        client.reply(call, Status.MAYBE, "moved")
+        client.down(A)
+    client.later(1.0)
+    assert type(client.error(call)) is OutcomeUnknown
+
+
+def test_a_moved_commit_is_settled_by_the_next_owner_under_the_same_id(client):
+    call = client.call()
+    client.reply(call, Status.MAYBE, "moved")
+    client.table((B, 2), (B, 1))
+    client.later(0.01)
+    assert client.last()[0] == B and client.last()[1].counter == call.counter
+    client.reply(call, Status.OK, 5)
+    assert client.result(call).error is None
+
+
+def test_a_call_that_was_in_flight_on_two_processes_that_died_goes_to_no_third(client):
+    """F8(g)"""
+    call = client.call()
+    client.table((B, 2), (B, 1))
+    client.down(A)
+    client.table((C, 3), (C, 2))
+    client.up(C)
+    assert client.where() == [A, B]
+    assert type(client.error(call)) is OutcomeUnknown
+    assert "2 handler processes that died" in client.error(call).message
+
+
+def test_broken_connections_to_living_processes_are_no_deaths(client):
+    call = client.call()
+    for _ in range(5):
+        client.down(A)
+        client.up(A)
+    client.redirect(call, B, 2)
+    client.down(B)
+    client.up(B)
+    assert client.where() == [A] * 6 + [B] * 2 and client.result(call) is None
+
+
+def test_a_call_that_was_only_refused_by_those_that_died_goes_on(client):
+    call = client.call()
+    client.reply(call, Status.NOT_READY, "soon")
+    client.table((B, 2), (B, 1))
+    client.later(0.01)
+    client.reply(call, Status.NOT_READY, "soon")
+    client.table((C, 3), (C, 2))
+    client.up(C)
+    client.later(0.01)
+    assert client.where() == [A, B, C]
+
+
+def test_a_cancelled_call_ends_silently_and_is_not_sent_again(client):
+    call = client.call()
+    client.core.cancel(call)
+    client.core.cancel(call)
+    client.down(A)
+    client.up(A)
+    client.later(20)
+    assert client.where() == [A] and client.result(call) is None
+    client.call()
+    assert client.last()[1].lowest == 2
+
+
+def test_closing_ends_every_call_and_says_which_were_sent(client):
+    sent, broken = client.call(1), client.call(0)
+    client.down(A)
+    parked = client.call(0)
+    client.core.close("closed here")
+    assert type(client.error(sent)) is OutcomeUnknown
+    assert type(client.error(broken)) is OutcomeUnknown
+    assert type(client.error(parked)) is Unavailable and client.error(parked).executed is False
+    client.up(A)
+    client.later(20)
+    assert len(client.sent) == 2
