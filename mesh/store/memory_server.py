@@ -246,7 +246,7 @@ class MemoryServer:
         moved: set[int] = set()
         receivers = (self.handlers.keys() | enrolled) - set(call.revoke)
         holders = {p: nonce for nonce in self.handlers for p in self.grants[nonce].epochs}
-        for move in call.moves:
+        for move in sorted(call.moves, key=lambda move: move.partition):
             problem = self._wrong(move, partitions, holders.get(move.partition), receivers)
             if move.partition in moved:
                 problem = "moved twice"
@@ -309,9 +309,9 @@ class MemoryServer:
             life.sync_set.version if life else 0,
             call.sync_set,
         )
-        self.operation = call.operation
+        self.operation, self.reply = call.operation, TakeoverReply(StoreStatus.OK)
         self.offset += 1
-        return TakeoverReply(StoreStatus.OK)
+        return self.reply
 
     def recorded(self) -> Recorded:
         return Recorded(self.life, self.run_id, self.table, self.intents, dict(self.handlers))

@@ -20,6 +20,11 @@ from mesh.store.resp import Connection, connect, pack
 
 ROLE = pack("ROLE")
 
+_MAY_WAIT = pack("WAIT", 0, 1)
+"""Returns at once. Where the user may not WAIT, nothing would ever be acknowledged, and nobody told
+why.
+"""
+
 SECOND_PRIMARY_S = 0.1
 """How long the other nodes have to object once one has said that it is the primary. A stopped node
 must not cost every reconnection the whole time-out.
@@ -67,7 +72,7 @@ async def find_primary(
         StoreUnreachable: no node answered.
         StoreRefused: a node refused the login; or two say that they are primaries (code SPLIT).
     """
-    commands = (ROLE, pack("HGET", life_key, "set"))
+    commands = (ROLE, pack("HGET", life_key, "set"), _MAY_WAIT)
 
     async def ask(host: str, port: int) -> _Answer:
         answer = _Answer(f"{host}:{port}")
@@ -83,8 +88,8 @@ async def find_primary(
                 client_name=f"raymesh-{address.mesh}",
                 within_s=within_s,
             )
-            role, sync_set = await connection.execute(*commands, within_s=within_s)
-            _read(answer, connection, role, sync_set)
+            replies = await connection.execute(*commands, within_s=within_s)
+            _read(answer, connection, *replies)
         except (StoreUnreachable, StoreRefused) as error:
             answer.problem = error
         finally:
@@ -125,17 +130,19 @@ def _answers(asking: list[asyncio.Task[_Answer]]) -> list[_Answer]:
     return [task.result() for task in asking if task.done() and not task.cancelled()]
 
 
-def _read(answer: _Answer, connection: Connection, reply: object, sync_set: object) -> None:
-    for one in (reply, sync_set):
-        if isinstance(one, ServerError):
-            if one.code in ("LOADING", "WRONGTYPE", "MASTERDOWN") and one is sync_set:
-                continue  # it still says who it is
-            raise refusal(connection.name, one)
-    assert isinstance(reply, list)
-    role = Role.from_reply(reply)
+def _read(
+    answer: _Answer, connection: Connection, said: object, sync_set: object, waited: object
+) -> None:
+    if isinstance(said, ServerError):
+        raise refusal(connection.name, said)
+    role = Role.from_reply(said) if isinstance(said, list) else None
     if role is None:
         answer.is_replica = True
         return
+    for reply in (sync_set, waited):
+        # Whatever else is wrong there is better said by the call itself, and so to its caller.
+        if isinstance(reply, ServerError) and refusal("", reply).code == "NOPERM":
+            raise refusal(connection.name, reply)
     recorded = InSyncSet.decode(sync_set) if isinstance(sync_set, bytes) else None
     answer.primary = Primary(connection, role, recorded)
 

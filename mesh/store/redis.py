@@ -1,7 +1,7 @@
 """The store on Redis (7.0 or newer) and Valkey (7.2 or newer).
 
 Each lane has a pinned connection of its own, since a lane's batches must not overtake each other;
-so have reads, which need not wait behind a batch's WAIT, and a leader's calls.
+so have reads, which need not wait behind a WAIT, and a leader's calls.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from mesh.store.pinned import PinnedConnection, Seen, status_of
 from mesh.store.primary import ROLE, NoPrimary
 from mesh.store.resp import pack
 from mesh.store.server import ServerInfo
+
+_VERDICTS = tuple(Verdict)  # by number; making each from its number costs 20 us for 64 partitions
 
 
 class RedisStore:
@@ -90,7 +92,7 @@ class RedisStore:
         _, _, duplicate, verdicts, detail = written.reply
         return CommitReply(
             written.status,
-            tuple(map(Verdict, verdicts)),
+            tuple(map(_VERDICTS.__getitem__, verdicts)),
             bool(duplicate),
             written.acknowledged,
             written.set_version,
@@ -134,7 +136,7 @@ class RedisStore:
         return read_recorded(await self._admin.ask(self._calls.recorded()))
 
     async def renewals(self, life: int, nonces: Sequence[bytes]) -> dict[bytes, int] | None:
-        reply = await self._admin.ask(self._calls.renewals(life, nonces))
+        reply = await self._reads.ask(self._calls.renewals(life, nonces))
         if status_of(reply) is not StoreStatus.OK:
             return None
         numbers = zip(nonces, reply[1], strict=True)

@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -241,10 +242,16 @@ def mesh(request: pytest.FixtureRequest) -> MeshUnderTest:
 class FakeServer:
     """Says what it is told to, for servers that one cannot have at hand. Unknown commands get +OK."""
 
-    def __init__(self, replies: dict[bytes, bytes | None]) -> None:
+    def __init__(
+        self, replies: dict[bytes, bytes | None], tls: tuple[str, str] | None = None
+    ) -> None:
         self.replies = replies
         """By a command's first word: its reply in RESP; None stays silent; b"" hangs up."""
         self.host, self.port = "127.0.0.1", 0
+        self._tls: ssl.SSLContext | None = None
+        if tls:
+            self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._tls.load_cert_chain(*tls)
         self._server: asyncio.Server | None = None
 
     @property
@@ -252,7 +259,7 @@ class FakeServer:
         return self.host, self.port
 
     async def __aenter__(self) -> FakeServer:
-        self._server = await asyncio.start_server(self._serve, self.host, 0)
+        self._server = await asyncio.start_server(self._serve, self.host, 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -287,10 +294,10 @@ async def fake() -> AsyncIterator[Callable[..., Awaitable[FakeServer]]]:
     """Start a fake server: a primary, unless `ROLE` says something else."""
     async with AsyncExitStack() as stack:
 
-        async def start(**replies: bytes | None) -> FakeServer:
+        async def start(tls: tuple[str, str] | None = None, **replies: bytes | None) -> FakeServer:
             said = {word.encode(): reply for word, reply in replies.items()}
             replies_by_word = {b"ROLE": MASTER, b"HGET": b"$-1\r\n", **said}
-            return await stack.enter_async_context(FakeServer(replies_by_word))
+            return await stack.enter_async_context(FakeServer(replies_by_word, tls))
 
         start.REPLICA = REPLICA
         yield start

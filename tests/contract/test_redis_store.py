@@ -5,16 +5,22 @@ primary.
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import signal
+import subprocess
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
-from mesh.core.records import StoreStatus
+from mesh.core.records import Move, StoreStatus
+from mesh.core.syncset import InSyncSet
 from mesh.errors import SetupError
 from mesh.store import library
-from mesh.store.address import StoreAddress
+from mesh.store.address import StoreAddress, TlsOptions
 from mesh.store.api import StoreRefused, StoreUnreachable
+from mesh.store.calls import Calls
 from mesh.store.redis import RedisStore
 from mesh.store.refusal import PERMISSIONS
 
@@ -85,6 +91,17 @@ async def test_a_user_who_may_not_write_writes_nothing_at_all(on_redis):
         await on_redis.administer("ACL", "DELUSER", "reader")
     reply = await on_redis.store.commit(0, grant, 1, 1, [])
     assert not reply.duplicate
+
+
+@pytest.mark.parametrize("lacking", ["role", "wait", "hget"])
+async def test_a_user_who_could_never_acknowledge_is_told_so(on_redis, lacking):
+    user = ("ACL", "SETUSER", "blind", "reset", "on", ">pw", "~*", "+@all", f"-{lacking}")
+    await on_redis.administer(*user)
+    try:
+        address = replace(on_redis.address, username="blind", password="pw")
+        await refused(on_redis.another(address), "NOPERM")
+    finally:
+        await on_redis.administer("ACL", "DELUSER", "blind")
 
 
 async def test_a_server_without_the_functions_says_who_loads_them(on_redis):
@@ -292,6 +309,36 @@ async def test_a_peer_that_is_no_redis_server_is_unreachable(fake):
     await store.close()
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """(certificate, key) of "localhost", its own authority."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("makes a certificate with openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    files = ("-keyout", folder / "key.pem", "-out", folder / "cert.pem")
+    subprocess.run([openssl, *new, *subject, *files], check=True, capture_output=True)
+    return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+async def test_tls_checks_who_the_server_is(fake, certificate):
+    server = await fake(FCALL=b"-ERR reached\r\n", tls=certificate)
+    known = StoreAddress((server.node,), tls=TlsOptions(ca_file=certificate[0]))
+    store = RedisStore(known)
+    assert "reached" in str(await refused(store, "ERR"))
+    await store.close()
+    stranger = RedisStore(StoreAddress((server.node,), tls=TlsOptions()))
+    with pytest.raises(StoreUnreachable, match="certificate") as caught:
+        await stranger.recorded()
+    assert caught.value.executed is False
+    await stranger.close()
+    unverified = RedisStore(StoreAddress((server.node,), tls=TlsOptions(verify="none")))
+    assert "reached" in str(await refused(unverified, "ERR"))
+    await unverified.close()
+
+
 async def test_a_cancelled_call_does_not_shift_later_replies(on_redis):
     await on_redis.open()
     await on_redis.store.recorded()
@@ -302,6 +349,48 @@ async def test_a_cancelled_call_does_not_shift_later_replies(on_redis):
         assert (await on_redis.store.recorded()).life.number == 1
         with pytest.raises(asyncio.CancelledError):
             await call
+
+
+async def test_a_repetition_waits_for_the_replicas_on_a_new_connection_too(on_redis):
+    # WAIT covers what its own connection wrote; one that wrote nothing gets every replica at once.
+    opening = on_redis.opening(InSyncSet(1, frozenset(await on_redis.store.links())))
+    await on_redis.store.open_life(opening)
+    on_redis.life = on_redis.token = 1
+    takeover = on_redis.call()
+    grant = await on_redis.join(1)
+    batch = [on_redis.entry(1, a=b"x")]
+    await on_redis.store.commit(0, grant, 1, 1, batch)
+
+    async def repeated(call: str, *arguments: object) -> None:
+        link, _ = await on_redis.store.links()
+        store = on_redis.another(wait_timeout_s=10.0, call_timeout_s=20.0)
+        await store.recorded()
+        await on_redis.pause(link)
+        asyncio.get_running_loop().call_later(0.1, os.kill, on_redis.pids[link], signal.SIGCONT)
+        reply = await getattr(store, call)(*arguments)
+        assert (reply.status, reply.acknowledged) == (StoreStatus.OK, True)
+
+    await repeated("commit", 0, grant, 1, 1, batch)
+    await on_redis.store.takeover(takeover)
+    await repeated("takeover", takeover)
+    again = replace(opening, operation=b"again", previous=1, number=2, token=2)
+    await on_redis.store.open_life(again)
+    await repeated("open_life", again)
+
+
+async def test_a_grant_recorded_while_a_call_was_under_way_is_not_overlooked(on_redis):
+    # "Nobody holds it" is said of the grants that the caller has declared: it must know all of them.
+    await on_redis.open()
+    holder, heir = await on_redis.join(1), await on_redis.join()
+    calls = Calls(on_redis.address.prefix)
+    move = Move(1, None, 0, heir.nonce, on_redis.epoch(2))
+    reply = await on_redis.store.administer(calls.takeover(on_redis.call(move), ()))
+    assert reply[0] == b"conflict"
+    assert holder.nonce.hex() in reply[1].decode()
+    opening = on_redis.opening(InSyncSet(1, frozenset()))
+    reply = await on_redis.store.administer(calls.open_life(opening, (heir.nonce,)))
+    assert reply[0] == b"conflict"
+    assert (await on_redis.store.recorded()).life.number == 1
 
 
 async def test_two_busy_lanes_are_acknowledged_at_the_first_try(on_redis):

@@ -240,7 +240,7 @@ async def test_a_touch_renews_too(mesh):
     assert await mesh.store.renewals(mesh.life, [grant.nonce]) == {grant.nonce: 2}
 
 
-@pytest.mark.parametrize("low", [41, 2**32 + 41])
+@pytest.mark.parametrize("low", [41, 2**32, 2**63])
 async def test_a_renewal_number_never_goes_back(mesh, low):
     # Old bytes of a broken connection may arrive last. A leader that has seen 41 before 42 would
     # take the lease for one that began when it saw 41.

@@ -25,10 +25,8 @@ local function write(key, fields, deleted)
   end
 end
 
--- A batch that comes again writes nothing but a counter, so that the WAIT behind it means
--- something. A partition that failed the first time says so again.
-local function touch(grant_key, lane, seq, verdicts)
-  redis.call('HINCRBY', grant_key, 't', 1)
+-- A partition that failed the first time says so again when its batch is repeated.
+local function recall_failures(grant_key, lane, seq, verdicts)
   local failed = redis.call('HGET', grant_key, 'f' .. lane)
   if failed then
     local failed_seq, first_verdicts, detail = unpack(cmsgpack.unpack(failed))
@@ -83,8 +81,9 @@ local function commit(keys, args)
     renewal = grant[5]
   end
   if seq <= last then
+    -- The one write of a repetition: it makes the WAIT behind it wait, on a new connection too.
     redis.call('HSET', grant_key, 'r', renewal)
-    local detail = touch(grant_key, lane, seq, verdicts)
+    local detail = recall_failures(grant_key, lane, seq, verdicts)
     return { 'ok', set, 1, table.concat(verdicts), detail }
   end
 

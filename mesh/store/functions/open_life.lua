@@ -10,7 +10,7 @@ local function open_life(keys, args)
     if life[1] ~= run_id() or recorded_number ~= number then
       return { 'closed' }
     end
-    redis.call('HINCRBY', keys[2], 't', 1)
+    redis.call('HINCRBY', keys[2], 't', 1) -- makes the WAIT behind it wait, on a new connection too
     return { 'ok', redis.call('HGET', keys[1], 'set') }
   end
   if recorded_token and token <= recorded_token then
@@ -40,7 +40,8 @@ local function open_life(keys, args)
   redis.call('DEL', keys[3])
   redis.call('HSET', keys[1], 'run_id', run_id(), 'number', number, 'partitions', partitions,
     'opened_from', life[4] or 0, 'set', set, 'set_version', set_version)
-  redis.call('HSET', keys[2], 'token', token, 'operation', operation, 'reply', '')
+  redis.call('HSET', keys[2], 'token', token, 'operation', operation,
+    'reply', cmsgpack.pack({ {}, {} }))
   return { 'ok', set }
 end
 

@@ -16,7 +16,7 @@ function Plan:grant(i)
   if not grant then
     local found = redis.call('HMGET', self.keys[i + 4], 's', 'v', 'e', 'r')
     grant = { state = found[1], version = tonumber(found[2]), epochs = found[3], renewal = found[4] }
-    grant.was_active = grant.state == 'active'
+    grant.was = grant.state -- before this call
     self.grants[i] = grant
   end
   return grant
@@ -38,7 +38,7 @@ end
 
 function Plan:revoke(i)
   local grant = self:grant(i)
-  if not grant.state then
+  if not grant.was then
     return self:name(i) .. ' is not recorded'
   end
   if grant.state == 'active' then
@@ -55,7 +55,7 @@ function Plan:nobody_holds(partition)
     self.holders = {}
     for i = 1, #self.nonces do
       local grant = self:grant(i)
-      if grant.was_active and grant.epochs ~= empty then
+      if grant.was == 'active' and grant.epochs ~= empty then
         self.holders[#self.holders + 1] = i
       end
     end
@@ -70,8 +70,8 @@ end
 
 function Plan:is_held(partition, from, from_epoch)
   local grant = self:grant(from)
-  if not grant.was_active then
-    return self:name(from) .. ' is ' .. (grant.state or 'not recorded')
+  if grant.was ~= 'active' then
+    return self:name(from) .. ' is ' .. (grant.was or 'not recorded')
   end
   local epoch = slot(grant.epochs, partition)
   if epoch ~= from_epoch or epoch == NOT_HELD then
@@ -135,7 +135,7 @@ function Plan:write(i, life, grants_key)
   if grant.handler then
     redis.call('HSET', grants_key, nonce, grant.handler)
     redis.call('HSET', key, 's', 'active', 'v', grant.version, 'l', life, 'e', epochs, 'r', NEVER,
-      'q0', 0, 'q1', 0, 't', 0)
+      'q0', 0, 'q1', 0)
   else
     redis.call('HSET', key, 'v', grant.version, 'l', life, 'e', epochs)
   end
@@ -177,7 +177,7 @@ local function takeover(keys, args)
     return { 'deposed' }
   end
   if leader[2] == operation then
-    redis.call('HINCRBY', keys[2], 't', 1)
+    redis.call('HINCRBY', keys[2], 't', 1) -- makes the WAIT behind it wait, on a new connection too
     return { 'ok', set, leader[3] }
   end
   for at = 2, #moves, 5 do
