@@ -29,7 +29,8 @@ from mesh.store.address import StoreAddress
 from mesh.store.api import LANES, StoreUnreachable
 from mesh.store.calls import Calls, pairs_of, read_recorded, read_takeover
 from mesh.store.library import ensure_loaded
-from mesh.store.pinned import PinnedConnection, Seen, status_of
+from mesh.store.nudge import Nudger
+from mesh.store.pinned import PinnedConnection, Seen, Written, status_of
 from mesh.store.primary import ROLE, NoPrimary
 from mesh.store.resp import pack
 from mesh.store.server import ServerInfo
@@ -76,6 +77,8 @@ class RedisStore:
             for _ in range(LANES + 2)
         )
         self._lanes = tuple(lanes)
+        # On the connection of the reads, which no WAIT ever blocks.
+        self._nudger = Nudger(self._reads, address.prefix + b"nudge")
 
     def __repr__(self) -> str:
         return f"<RedisStore {self.address}>"
@@ -86,7 +89,7 @@ class RedisStore:
         if not 0 <= lane < LANES:
             raise ValueError(f"lane {lane} is not one of 0…{LANES - 1}")
         call = self._calls.commit(lane, grant, seq, renewal, entries)
-        written = await self._lanes[lane].write(call)
+        written = await self._write(self._lanes[lane], call)
         if written.status is not StoreStatus.OK:
             return CommitReply(written.status, detail=_detail(written.reply))
         _, _, duplicate, verdicts, detail = written.reply
@@ -119,7 +122,7 @@ class RedisStore:
         # The function declares every key it looks at, also to learn that nobody holds a partition.
         from_nobody = any(move.from_nonce is None for move in call.moves)
         others = await self._grants() if from_nobody else ()
-        written = await self._admin.write(self._calls.takeover(call, others))
+        written = await self._write(self._admin, self._calls.takeover(call, others))
         if written.status is not StoreStatus.OK:
             return TakeoverReply(written.status, detail=_detail(written.reply))
         versions, renewals = read_takeover(written.reply[2])
@@ -127,7 +130,7 @@ class RedisStore:
 
     async def open_life(self, call: OpenLife) -> TakeoverReply:
         nonces = await self._grants()
-        written = await self._admin.write(self._calls.open_life(call, nonces))
+        written = await self._write(self._admin, self._calls.open_life(call, nonces))
         if written.status is not StoreStatus.OK:
             return TakeoverReply(written.status, detail=_detail(written.reply))
         return TakeoverReply(written.status, written.acknowledged)
@@ -152,6 +155,7 @@ class RedisStore:
         return tuple(name for name, _ in role.links)
 
     async def close(self) -> None:
+        await self._nudger.close()
         for connection in (*self._lanes, self._reads, self._admin):
             await connection.close()
 
@@ -175,6 +179,10 @@ class RedisStore:
             return ServerInfo.from_info(str(self.address), await self.administer(pack("INFO")))
         except NoPrimary as error:
             raise SetupError(f"{error.message}; name the primary too") from error
+
+    async def _write(self, connection: PinnedConnection, call: bytes) -> Written:
+        with self._nudger.watch():
+            return await connection.write(call)
 
     async def _grants(self) -> list[bytes]:
         nonces: list[bytes] = await self.administer(pack("HKEYS", self._calls.grants_key))

@@ -15,8 +15,9 @@ from mesh.client.aio import AsyncClient
 from mesh.core.keyspace import key_bytes, partition_of
 from mesh.errors import MeshError
 from mesh.net import clock
+from mesh.testing.metronome import Metronome
 
-_TICK_S = 0.001
+_TICK_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +107,14 @@ class OpenLoop:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         begun, sent = clock.now(), 0
-        while True:
-            due_by_now = int((clock.now() - begun) * self.rate)
-            while sent < due_by_now:
-                task = loop.create_task(self._call(begun + sent / self.rate, sent))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
-                sent += 1
-            await asyncio.sleep(_TICK_S)
+        with Metronome(_TICK_S) as metronome:
+            while True:
+                while (due := begun + sent / self.rate) <= clock.now():
+                    task = loop.create_task(self._call(due, sent))
+                    self._running.add(task)
+                    task.add_done_callback(self._running.discard)
+                    sent += 1
+                await metronome.tick()
 
     async def _call(self, due: float, number: int) -> None:
         key = number % len(self._names)
