@@ -6,8 +6,11 @@ leader carries its token; receivers refuse lower ones (counterexamples F9).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import Any, ClassVar
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import msgpack
 
@@ -33,7 +36,8 @@ def unpack_message(body: bytes) -> Message:
     """Read a control message.
 
     Raises:
-        ProtocolError: malformed, of an unknown name, or with other fields than its name has.
+        ProtocolError: malformed, of an unknown name, or with other fields than its name has, be it in
+            number or in type: receivers keep what they are told, and would fail on it long after.
     """
     value = unpack_envelope(body)
     if not isinstance(value, list) or not value or not isinstance(value[0], str):
@@ -41,10 +45,44 @@ def unpack_message(body: bytes) -> Message:
     cls = Message._known.get(value[0])
     if cls is None:
         raise ProtocolError(f"unknown control message {value[0]!r:.80}")
+    checks = _checks(value[0])
+    if len(value) - 1 > len(checks):
+        raise ProtocolError(f"malformed {value[0]}: {len(value) - 1} fields, it has {len(checks)}")
+    for field, (name, fits) in zip(value[1:], checks, strict=False):
+        if not fits(field):
+            raise ProtocolError(f"malformed {value[0]}: {name} is {field!r:.80}")
     try:
         return cls(*value[1:])
     except TypeError as error:
         raise ProtocolError(f"malformed {value[0]}: {error}") from error
+
+
+@cache
+def _checks(message: str) -> list[tuple[str, Callable[[Any], bool]]]:
+    """For each field of that message its name, and what tells whether a value is of its type."""
+    cls: Any = Message._known[message]
+    hints = get_type_hints(cls)
+    return [(name, _check(hints[name])) for name in cls.__match_args__]
+
+
+def _check(hint: Any) -> Callable[[Any], bool]:
+    origin, inner = get_origin(hint), [_check(h) for h in get_args(hint)]
+    if hint is Any:
+        return lambda _: True
+    if origin is UnionType:
+        return lambda value: any(fits(value) for fits in inner)
+    if origin is list:
+        [fits] = inner
+        return lambda value: isinstance(value, list) and all(map(fits, value))
+    if origin is tuple:
+        return lambda value: (
+            isinstance(value, list)
+            and len(value) == len(inner)
+            and all(fits(v) for fits, v in zip(inner, value, strict=True))
+        )
+    if hint is float:
+        return lambda value: type(value) in (int, float)
+    return lambda value: type(value) is hint
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class InProcess:
         handlers: how many there should be.
         app: entity classes.
         replaces: a handler that died gets a replacement.
+        server: the store of an earlier mesh.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class InProcess:
         token: str = "",
         limits: Limits | None = None,
         replaces: bool = True,
+        server: MemoryServer | None = None,
     ) -> None:
-        self.server = MemoryServer(2)
+        self.server = server or MemoryServer(2)
         self.nodes: dict[str, Node] = {}
         self.replaces = replaces
         self._app = app
