@@ -23,7 +23,7 @@ from mesh.core import execution
 from mesh.core.dedupe import outcome_field, watermark_field
 from mesh.core.epochs import NOT_HELD, pack_epochs, unpack_epochs
 from mesh.core.execution import Step
-from mesh.core.messages import Adopted, Beat, Grant, Message, Release, Released
+from mesh.core.messages import PAIRS_A_MESSAGE, Adopted, Beat, Grant, Message, Release, Released
 from mesh.core.outbox import Batch, Change, Outbox
 from mesh.core.records import (
     CommitReply,
@@ -288,7 +288,9 @@ class HandlerCore:
                 for pending in waiting:
                     self._elsewhere(pending.conn, pending.request, now, pending.deadline)
         for token, partitions in by_token.items():
-            self._messages.append(Released(self.nonce, token, partitions, []))
+            for at in range(0, len(partitions), PAIRS_A_MESSAGE):
+                part = partitions[at : at + PAIRS_A_MESSAGE]
+                self._messages.append(Released(self.nonce, token, part, []))
 
     # -------------------------------------------------------------- commits
 

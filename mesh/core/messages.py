@@ -17,6 +17,9 @@ import msgpack
 from mesh.core.wire import Kind, pack_frame, unpack_envelope
 from mesh.errors import ProtocolError
 
+PAIRS_A_MESSAGE = 512
+"""Most (partition, epoch) pairs in one message: within the wire's limit on a message's elements."""
+
 
 class Message:
     """Base: registers its subclasses by name."""

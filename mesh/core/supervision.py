@@ -21,7 +21,7 @@ import msgpack
 
 from mesh.core import assignment
 from mesh.core.epochs import NOT_HELD, next_epoch, pack_epochs, unpack_epochs
-from mesh.core.messages import Beat, Grant, Register, Release
+from mesh.core.messages import PAIRS_A_MESSAGE, Beat, Grant, Register, Release
 from mesh.core.records import Move, StoreStatus, Takeover, TakeoverReply
 from mesh.core.table import HandlerRow, Table, TableVersion
 
@@ -391,8 +391,7 @@ class Supervision:
                 # It says that it lacks what it was granted: that permits a new epoch for the same
                 # owner, never a move.
                 self._missing.add(partition)
-        if asked:
-            effects.append(AskRelease(r.nonce, Release(self.token, asked)))
+        effects += self._asks(r.nonce, asked)
         return effects
 
     def _on_connection_lost(self, nonce: bytes, now: float) -> list[Effect]:
@@ -652,9 +651,7 @@ class Supervision:
                 tells.append(self._tell(member))
                 if nonce in gaining:
                     done.waiting_for[nonce] = member.version
-        asks: list[Effect] = [
-            AskRelease(nonce, Release(self.token, pairs)) for nonce, pairs in done.asks.items()
-        ]
+        asks = [ask for nonce, pairs in done.asks.items() for ask in self._asks(nonce, pairs)]
         assert done.table is not None
         name = done.call.operation
         self._publishing[name] = done
@@ -701,6 +698,13 @@ class Supervision:
             nonce,
             Grant(self.token, nonce, self.life, member.version, True, pack_epochs(epochs)),
         )
+
+    def _asks(self, nonce: bytes, pairs: list[tuple[int, int]]) -> list[Effect]:
+        """In parts that fit into a message."""
+        return [
+            AskRelease(nonce, Release(self.token, pairs[at : at + PAIRS_A_MESSAGE]))
+            for at in range(0, len(pairs), PAIRS_A_MESSAGE)
+        ]
 
     def _schedule_restart(self, id_: str, now: float) -> None:
         if id_ not in self.config.handlers:
