@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mesh.core import supervision as sv
+from mesh.core import signals as sv
+from mesh.core.members import Member, SupervisionConfig
 from mesh.core.messages import (
     Adopted,
     Answer,
@@ -32,6 +33,7 @@ from mesh.core.messages import (
     unpack_message,
 )
 from mesh.core.records import OpenLife, StoreStatus, Takeover
+from mesh.core.supervision import Supervision
 from mesh.core.syncset import Durability, InSyncSet
 from mesh.core.wire import Kind, Limits, pack_frame
 from mesh.errors import MeshError, ProtocolError, SetupError
@@ -102,7 +104,7 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._nonce = new_nonce()
         self._listener = Listener(self, settings.mesh, settings.token, settings.limits)
-        self._core: sv.Supervision | None = None
+        self._core: Supervision | None = None
         self._sync_set = InSyncSet(0, frozenset())
         self._early: list[sv.Event] = []
         self._handlers: dict[bytes, Connection] = {}
@@ -131,10 +133,10 @@ class Supervisor:
             SetupError: the store is not fit, does not get ready in time, or belongs to another mesh.
         """
         life, token = await self._open_life()
-        config = sv.SupervisionConfig(
+        config = SupervisionConfig(
             self.settings.handlers, restart_after_s=self.settings.restart_after_s
         )
-        self._core = sv.Supervision(
+        self._core = Supervision(
             config, partitions=self.settings.partitions, life=life, token=token
         )
         self._record("leading", {"supervisor": self.settings.id, "life": life, "token": token})
@@ -415,7 +417,7 @@ class Supervisor:
         }
 
 
-def _describe(member: sv.Member, table: Any) -> dict[str, Any]:
+def _describe(member: Member, table: Any) -> dict[str, Any]:
     row = member.row
     return {
         "id": row.id,

@@ -13,7 +13,6 @@ registers again after a broken connection is told all that it may have missed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -21,238 +20,32 @@ import msgpack
 
 from mesh.core import assignment
 from mesh.core.epochs import NOT_HELD, next_epoch, pack_epochs, unpack_epochs
+from mesh.core.members import Failover, Intent, Member, SupervisionConfig, record_failover
 from mesh.core.messages import PAIRS_A_MESSAGE, Beat, Grant, Register, Release
 from mesh.core.records import Move, StoreStatus, Takeover, TakeoverReply
+from mesh.core.signals import (
+    AskRelease,
+    AwaitPublished,
+    Beaten,
+    CallStore,
+    ConnectionLost,
+    Effect,
+    Event,
+    GrantAdopted,
+    PartitionsReleased,
+    ProcessExited,
+    Published,
+    PublishTable,
+    Record,
+    Registered,
+    StartFailed,
+    StartHandler,
+    StoreReplied,
+    TellGrant,
+    TellTable,
+    Tick,
+)
 from mesh.core.table import HandlerRow, Table, TableVersion
-
-# ------------------------------------------------------------------- events
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A handler process offers itself, or is back after a broken connection."""
-
-    register: Register
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLost:
-    """The connection to a handler process broke: a hint, no proof."""
-
-    nonce: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessExited:
-    """A warden's pidfd says so: proof. `at` is when it became readable."""
-
-    nonce: bytes
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class GrantAdopted:
-    """A handler took up its grant of that version."""
-
-    nonce: bytes
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionsReleased:
-    """A handler settled and gave up partitions: pairs of (partition, epoch)."""
-
-    nonce: bytes
-    token: int
-    partitions: Sequence[tuple[int, int]]
-    not_held: Sequence[tuple[int, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class StoreReplied:
-    """The store call came back; None: unreachable, it may have been carried out."""
-
-    operation: bytes
-    reply: TakeoverReply | None
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The shell has sent what the last step asked it to send."""
-
-    operation: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StartFailed:
-    """The handler process of that id could not be started."""
-
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Beaten:
-    """A handler's counts."""
-
-    beat: Beat
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time passes; sent about every 50 ms."""
-
-
-Event = (
-    Registered
-    | ConnectionLost
-    | ProcessExited
-    | GrantAdopted
-    | PartitionsReleased
-    | StoreReplied
-    | Published
-    | StartFailed
-    | Beaten
-    | Tick
-)
-
-# ------------------------------------------------------------------ effects
-
-
-@dataclass(frozen=True, slots=True)
-class CallStore:
-    """Make this call; answer with StoreReplied."""
-
-    call: Takeover
-
-
-@dataclass(frozen=True, slots=True)
-class TellGrant:
-    """Send a process the state of its grant."""
-
-    nonce: bytes
-    grant: Grant
-
-
-@dataclass(frozen=True, slots=True)
-class AskRelease:
-    """Ask a process for partitions."""
-
-    nonce: bytes
-    release: Release
-
-
-@dataclass(frozen=True, slots=True)
-class PublishTable:
-    """Send the table to every handler and client."""
-
-    table: Table
-
-
-@dataclass(frozen=True, slots=True)
-class TellTable:
-    """Send the table to one handler."""
-
-    nonce: bytes
-    table: Table
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitPublished:
-    """Answer with Published once everything before this effect is sent."""
-
-    operation: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StartHandler:
-    """Start a handler process under that id."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """An event for operators; the shell stamps it with the wall clock."""
-
-    kind: str
-    fields: dict[str, Any]
-    ago_s: float = 0.0
-
-
-Effect = (
-    CallStore
-    | TellGrant
-    | AskRelease
-    | PublishTable
-    | TellTable
-    | AwaitPublished
-    | StartHandler
-    | Record
-)
-
-# ------------------------------------------------------------------- states
-
-
-@dataclass(frozen=True, slots=True)
-class SupervisionConfig:
-    """What the mesh should look like, and how patient its supervisor is.
-
-    Attributes:
-        handlers: ids of the handlers that should run.
-        restart_after_s: how long after a takeover a replacement is started: starting a process
-            costs a second of a core, and the survivors need that core first.
-        restart_most_s: a handler that dies again and again is started ever later, up to this.
-        store_retry_s: pause before a store call whose connection broke is sent again.
-        settled_s: a handler that lived this long is started as quickly as a new one.
-    """
-
-    handlers: tuple[str, ...]
-    restart_after_s: float = 0.25
-    restart_most_s: float = 10.0
-    store_retry_s: float = 0.05
-    settled_s: float = 30.0
-
-
-@dataclass(slots=True)
-class Member:
-    """One handler process as the supervisor knows it."""
-
-    row: HandlerRow
-    pid: int
-    warden: str
-    weight: float
-    registered_at: float
-    connected: bool = True
-    enrolled: bool = False
-    version: int = 0
-    adopted: int = 0
-    first_sign: float | None = None
-    exited_at: float | None = None
-    proven_at: float | None = None
-    beat: Beat | None = None
-
-    @property
-    def state(self) -> str:
-        """As `mesh status` shows it."""
-        if self.proven_at is not None:
-            return "dead"
-        if not self.enrolled:
-            return "starting"
-        return "alive" if self.connected else "suspect"
-
-
-@dataclass(slots=True)
-class _Failover:
-    """One death on its way through the phases."""
-
-    member: Member
-    partitions: int
-    first_sign: float
-    proven_at: float
-    decided_at: float
-    fenced_at: float = 0.0
-    published_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -260,19 +53,11 @@ class _Operation:
     call: Takeover
     table: Table | None
     changed: set[bytes]
-    failovers: list[_Failover]
+    failovers: list[Failover]
     asks: dict[bytes, list[tuple[int, int]]]
     retry_at: float | None = None
     done: bool = False
     waiting_for: dict[bytes, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Intent:
-    source: bytes
-    epoch: int
-    target: bytes
-    asked_at: float
 
 
 class Supervision:
@@ -299,7 +84,7 @@ class Supervision:
         self._publishing: dict[bytes, _Operation] = {}
         self._released: dict[int, tuple[bytes, int]] = {}
         self._missing: set[int] = set()
-        self._intents: dict[int, _Intent] = {}
+        self._intents: dict[int, Intent] = {}
         self._handover: dict[str, Any] | None = None
         self._restart_at: dict[str, float] = {}
         self._restart_delay: dict[str, float] = {}
@@ -549,7 +334,7 @@ class Supervision:
             for partition, target in sorted(placed.items())
         ]
 
-    def _new_intents(self, alive: list[Member], now: float) -> dict[int, _Intent]:
+    def _new_intents(self, alive: list[Member], now: float) -> dict[int, Intent]:
         """Moves that make the shares even; only while nothing else is going on."""
         assert self.table is not None
         table = self.table
@@ -560,7 +345,7 @@ class Supervision:
         if wanted:
             receivers = sorted({self._members[n].row.id for n in wanted.values()})
             self._handover = {"to": receivers, "partitions": len(wanted), "began": now}
-        return {p: _Intent(owners[p], table.epochs[p], n, now) for p, n in wanted.items()}
+        return {p: Intent(owners[p], table.epochs[p], n, now) for p, n in wanted.items()}
 
     def _call(
         self,
@@ -585,7 +370,7 @@ class Supervision:
             msgpack.packb(intents),
         )
         failovers = [
-            _Failover(
+            Failover(
                 m,
                 len(self.table.partitions_of(m.row.nonce)) if self.table else 0,
                 m.first_sign if m.first_sign is not None else now,
@@ -675,7 +460,7 @@ class Supervision:
         if done.waiting_for or not done.done:
             return []
         self._publishing.pop(done.call.operation, None)
-        return [_record_failover(f, now) for f in done.failovers]
+        return [record_failover(f, now) for f in done.failovers]
 
     # ---------------------------------------------------------------- small
 
@@ -712,26 +497,3 @@ class Supervision:
         delay = self._restart_delay.get(id_, self.config.restart_after_s)
         self._restart_at[id_] = now + delay
         self._restart_delay[id_] = min(self.config.restart_most_s, delay * 2)
-
-
-def _record_failover(f: _Failover, now: float) -> Record:
-    def ms(begin: float, end: float) -> float:
-        return round(max(0.0, end - begin) * 1000, 3)
-
-    return Record(
-        "failover",
-        {
-            "handler": f.member.row.id,
-            "pid": f.member.pid,
-            "cause": "exit",
-            "partitions": f.partitions,
-            "phases_ms": {
-                "detect": ms(f.first_sign, f.proven_at),
-                "decide": ms(f.proven_at, f.decided_at),
-                "fence": ms(f.decided_at, f.fenced_at),
-                "publish": ms(f.fenced_at, f.published_at),
-                "ready": ms(f.published_at, now),
-            },
-        },
-        now - f.first_sign,
-    )
