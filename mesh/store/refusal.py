@@ -14,7 +14,7 @@ class ServerError(Exception):
         return str(self).split(" ", 1)[0]
 
 
-PERMISSIONS = "~raymesh:* +@read +@write +@scripting +@connection +info +role"
+PERMISSIONS = "~raymesh:* &raymesh:* +@read +@write +@scripting +@connection +info +role +publish"
 
 _ADVICE: dict[str, tuple[bool, str]] = {
     # code: (transient, what to do)

@@ -71,6 +71,7 @@ async def test_a_user_with_the_permissions_that_the_message_names_is_enough(on_r
         assert await on_redis.read(grant, 1, b"a") == [b"x"]
         assert (await on_redis.store.scan(grant, 1, on_redis.epoch(), 0)).pairs == ((b"a", b"x"),)
         assert await on_redis.store.renewals(1, [grant.nonce]) == {grant.nonce: 1}
+        await on_redis.administer("PUBLISH", on_redis.address.prefix + b"nudge", "")
     finally:
         await on_redis.another().administer(b"*3\r\n$3\r\nACL\r\n$7\r\nDELUSER\r\n$4\r\nmesh\r\n")
 
