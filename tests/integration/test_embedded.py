@@ -199,7 +199,11 @@ async def test_no_server_outlives_an_owner_that_is_killed(tmp_path):
     async def gone() -> bool:
         return not any(map(is_alive, pids))
 
-    await until(gone)
+    try:
+        await until(gone)
+    finally:
+        for pid in filter(is_alive, pids):
+            os.kill(pid, signal.SIGKILL)
     async with embedded(tmp_path) as store:  # the lock went with the last of them
         assert len(await store.nodes()) == 6
 
