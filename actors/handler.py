@@ -37,6 +37,7 @@ class HandlerActor:
         registry = Registry([*load_app(spec.app), *spec.classes])
         store = RedisStore(StoreAddress.from_dict(spec.store))
         self._node = Node(settings, registry, store)
+        runtime.settle_memory()
         await self._node.start()
         return os.getpid()
 

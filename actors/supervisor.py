@@ -48,6 +48,7 @@ class SupervisorActor:
         """Open a life on the store and start supervising."""
         assert self._supervisor is not None
         await self._supervisor.lead()
+        runtime.settle_memory()
 
     async def start_handler(self, id: str) -> None:
         """See Launcher."""

@@ -23,6 +23,7 @@ class WardenActor:
         """Listen for handlers and report to the supervisors; returns the pid."""
         self._warden = Warden(spec.mesh, self._id, spec.warden, spec.supervisors, spec.token)
         self._warden.start()
+        runtime.settle_memory()
         return os.getpid()
 
     async def run(self) -> None:

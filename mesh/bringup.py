@@ -23,6 +23,7 @@ from mesh.config import MeshConfig, default_data_dir, load_app
 from mesh.core.keyspace import DEFAULT_PARTITIONS
 from mesh.entities import Registry
 from mesh.errors import MeshError, SetupError
+from mesh.net.listener import check_port
 from mesh.rundir import RunDir
 from mesh.store.address import StoreAddress
 from mesh.store.embedded import EmbeddedStore
@@ -58,7 +59,7 @@ class RunningMesh:
     async def start(self, classes: Sequence[type], progress: Progress) -> None:
         """Bring everything up; on a failure the caller calls `stop`."""
         config = self.config
-        Registry([*load_app(config.app), *classes])
+        await self._check(classes)
         progress("starting Ray (takes 5 to 12 s) and the store ...")
         async with asyncio.TaskGroup() as group:
             ray_started = group.create_task(self._start_ray())
@@ -102,6 +103,15 @@ class RunningMesh:
                 "token": config.token,
             }
         )
+
+    async def _check(self, classes: Sequence[type]) -> None:
+        """Refuse what cannot work before anything is started: Ray alone takes seconds."""
+        config = self.config
+        Registry([*load_app(config.app), *classes])
+        if config.store != "embedded":
+            StoreAddress.from_url(config.store, config.name)
+        if config.ray == "local":
+            await check_port(config.host, config.port)
 
     async def _start_ray(self) -> runtime.RayInfo:
         def begin() -> runtime.RayInfo:

@@ -85,9 +85,11 @@ def launch(
         process.terminate()
         process.wait(_STOP_S)
         raise
+    assert process.stdout is not None and process.stderr is not None
+    # It says no more from here on; what it prints goes to its log.
+    with process.stdout, process.stderr:
+        trace = "" if "status" in answer else process.stderr.read().decode(errors="replace").strip()
     if "status" not in answer:
-        assert process.stderr is not None
-        trace = process.stderr.read().decode(errors="replace").strip()
         process.wait(_STOP_S)
         last = trace.splitlines()[-1] if trace else f"it ended with code {process.returncode}"
         raise SetupError(answer.get("error") or f"the mesh's process failed: {last}; see {log}")

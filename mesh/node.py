@@ -97,6 +97,7 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self._listener = Listener(self, settings.mesh, settings.token, settings.handling.limits)
         self._lanes = [asyncio.Event() for _ in range(settings.handling.lanes)]
+        self._idle_lanes = set(range(settings.handling.lanes))
         self._reads = asyncio.Event()
         self._warm = asyncio.Event()
         self._leader: Connection | None = None
@@ -259,9 +260,9 @@ class Node:
     def _turn(self) -> None:
         self._turning = False
         self._core.settle(clock.now())
-        for lane in self._lanes:
-            lane.set()
-        self._reads.set()
+        self._wake_lane()
+        if self._core.has_wants:
+            self._reads.set()
         for message in self._core.take_messages():
             if self._leader is not None:
                 self._leader.send(message.frame())
@@ -269,14 +270,21 @@ class Node:
             log.warning("the grant of %s was revoked; this process ends", self.settings.id)
             self.ended.set()
 
+    def _wake_lane(self) -> None:
+        """One lane at a time: it takes all that it may, and only what is left is another's work."""
+        if self._idle_lanes and self._core.has_queued:
+            self._lanes[self._idle_lanes.pop()].set()
+
     async def _run_lane(self, lane: int) -> None:
         event = self._lanes[lane]
         while True:
             item = self._core.next_batch(lane)
             if item is None:
+                self._idle_lanes.add(lane)
                 event.clear()
                 await event.wait()
                 continue
+            self._wake_lane()
             await self._commit(lane, *item)
             self._wake()
 

@@ -34,8 +34,17 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.method, arguments.key, *args, timeout=arguments.timeout
             )
 
-    say(json.dumps(run_async(work()), default=repr))
+    say(json.dumps(_plain(run_async(work()))))
     return 0
+
+
+def _plain(value: Any) -> Any:
+    """The reply as JSON has it: what JSON does not know, such as bytes, as Python writes it."""
+    if isinstance(value, dict):
+        return {k if isinstance(k, str) else repr(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value if value is None or isinstance(value, str | int | float) else repr(value)
 
 
 def _read(text: str) -> Any:

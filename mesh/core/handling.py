@@ -519,6 +519,16 @@ class HandlerCore:
         )
 
     @property
+    def has_queued(self) -> bool:
+        """Some change is in no batch yet."""
+        return self._outbox.queued > 0
+
+    @property
+    def has_wants(self) -> bool:
+        """Some key has to be read from the store."""
+        return bool(self._wanted)
+
+    @property
     def is_idle(self) -> bool:
         """No call is in progress."""
         return not self._pending and not self._held

@@ -74,9 +74,7 @@ class Listener:
         try:
             self._server = await loop.create_server(self._accept, host, port, backlog=1024)
         except OSError as error:
-            raise SetupError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port"
-            ) from error
+            raise _cannot_listen(host, port, error) from error
         self.port = self._server.sockets[0].getsockname()[1]
 
     def _accept(self) -> Connection:
@@ -142,6 +140,26 @@ class Listener:
         for conn in (*self._silent, *self._connections):
             conn.close("the service is shutting down")
         await asyncio.sleep(0)
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> SetupError:
+    return SetupError(
+        f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port"
+    )
+
+
+async def check_port(host: str, port: int) -> None:
+    """Find out whether a listener could be opened there, before anything slow is started.
+
+    Raises:
+        SetupError: the address is taken, or not this machine's.
+    """
+    try:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+    server.close()
+    await server.wait_closed()
 
 
 def free_port(host: str = "127.0.0.1") -> int:
