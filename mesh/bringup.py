@@ -43,6 +43,7 @@ class RunningMesh:
         self.endpoint = ""
         self._run_dir = RunDir.take(config.name)
         self._store: EmbeddedStore | None = None
+        self._can_fsync = False
         # Ray is started from one thread that lives as long as the mesh: its children are told to
         # die with the thread that forked them.
         self._ray_thread = ThreadPoolExecutor(1, "ray")
@@ -71,11 +72,18 @@ class RunningMesh:
         durability = config.durability
         if durability == "auto":
             durability = "replicated" if replicated else "fsynced"
-            if not replicated:
-                progress(
-                    "the store has no replicas: a write counts once it is on the primary's disk, "
-                    "and there is no failover of the store"
-                )
+        if durability == "fsynced" and not self._can_fsync:
+            raise SetupError(
+                f"store {address} has no replicas and cannot confirm that a write is on disk: attach "
+                f"replicas, or use Redis or Valkey 7.2 with appendonly yes, or accept with "
+                f"--durability process that a crash of the store loses acknowledged writes"
+            )
+        if not replicated:
+            progress(
+                f"the store has no replicas: a write counts once it is "
+                f"{'on its disk' if durability == 'fsynced' else 'in its memory'}, and there is no "
+                f"failover of the store"
+            )
         spec = Spec(
             config.name,
             partitions,
@@ -142,7 +150,7 @@ class RunningMesh:
     async def _recorded_partitions(self, address: StoreAddress) -> int:
         store = RedisStore(address)
         try:
-            await store.check_server()
+            self._can_fsync = (await store.check_server()).can_confirm_fsync
             await store.ensure_functions()
             recorded = await store.recorded()
         finally:

@@ -32,7 +32,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="your entities; KV is always there",
     )
     parser.add_argument(
-        "--store", default=d.store, metavar="STORE", help="embedded (default) or redis://HOST:PORT"
+        "--store",
+        default=os.environ.get("MESH_STORE", d.store),
+        metavar="STORE",
+        help="embedded (default) or redis://HOST:PORT; one with a password goes into MESH_STORE",
     )
     parser.add_argument(
         "--durability",
