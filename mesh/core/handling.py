@@ -12,7 +12,7 @@ and loads are fetched by the shell (`next_batch`, `take_wants`, `take_messages`)
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from typing import NamedTuple
 import msgpack
 
 from mesh.core import execution
+from mesh.core.cache import Cache
 from mesh.core.dedupe import outcome_field, watermark_field
 from mesh.core.epochs import NOT_HELD, pack_epochs, unpack_epochs
 from mesh.core.execution import Step
@@ -82,7 +83,6 @@ class Load(NamedTuple):
     want: Want
 
 
-_SLOT_OVERHEAD_BYTES = 600
 _MISPLACED = msgpack.packb("the partition is on its way to or from this handler")
 
 
@@ -118,8 +118,7 @@ class HandlerCore:
         self._wanted: dict[tuple[int, bytes], Tenure] = {}
         self._messages: list[Message] = []
         self._settling: set[int] = set()
-        self._lru: OrderedDict[tuple[int, bytes], Slot] = OrderedDict()
-        self._cached_bytes = 0
+        self._cache = Cache(self.config.cache_bytes)
         self._renewal = 0
         self._pending = 0
         self._done = self._entity_errors = self._not_executed = self._unknown = 0
@@ -176,7 +175,7 @@ class HandlerCore:
             self._done += 1
         slot = tenure.slots.get(pending.field)
         if slot is not None:
-            self._touch((tenure.partition, pending.field), slot)
+            self._cache.touch(tenure, pending.field, slot)
         return True
 
     def _elsewhere(self, conn: Conn, request: Request, now: float, deadline: float) -> None:
@@ -397,7 +396,7 @@ class HandlerCore:
                 pending.looked_up = True
             if load.field not in tenure.slots:
                 slot = tenure.slots[load.field] = Slot(load.calls[0].spec, state)
-                self._touch((tenure.partition, load.field), slot)
+                self._cache.touch(tenure, load.field, slot)
             self._run_waiting(tenure, load.field, now)
 
     def _run_waiting(self, tenure: Tenure, field: bytes, now: float) -> None:
@@ -446,36 +445,15 @@ class HandlerCore:
 
     def _adopt_slot(self, tenure: Tenure, name: bytes, value: bytes) -> bool:
         # Once a key of this tenure was evicted, a page may be older than what it was evicted with.
-        if not tenure.complete or self._cached_bytes >= self.config.cache_bytes:
+        if not tenure.complete or self._cache.is_full:
             return False
         entity, _, _ = name[len(STATE_PREFIX) :].partition(b"\0")
         spec = self._registry.spec(entity.decode(errors="replace"))
         if spec is None:
             return True
         slot = tenure.slots[name] = Slot(spec, value)
-        self._touch((tenure.partition, name), slot)
+        self._cache.touch(tenure, name, slot)
         return True
-
-    def _touch(self, key: tuple[int, bytes], slot: Slot) -> None:
-        if key in self._lru:
-            self._lru.move_to_end(key)
-        else:
-            self._lru[key] = slot
-        size = len(slot.blob) + _SLOT_OVERHEAD_BYTES
-        self._cached_bytes += size - slot.counted_bytes
-        slot.counted_bytes = size
-        for _ in range(len(self._lru)):
-            if self._cached_bytes <= self.config.cache_bytes:
-                return
-            (partition, field), oldest = self._lru.popitem(last=False)
-            tenure = self._tenures.get(partition)
-            if oldest.pending or oldest is slot or (tenure and field in tenure.waiting):
-                self._lru[partition, field] = oldest
-                continue
-            self._cached_bytes -= oldest.counted_bytes
-            if tenure is not None and tenure.slots.get(field) is oldest:
-                del tenure.slots[field]
-                tenure.complete = False
 
     # ------------------------------------------------------------- the rest
 
@@ -559,9 +537,7 @@ class HandlerCore:
 
     def _forget(self, tenure: Tenure) -> list[Pending]:
         del self._tenures[tenure.partition]
-        for field, slot in tenure.slots.items():
-            if self._lru.pop((tenure.partition, field), None) is not None:
-                self._cached_bytes -= slot.counted_bytes
+        self._cache.forget(tenure)
         waiting = [pending for queue in tenure.waiting.values() for pending in queue]
         tenure.waiting.clear()
         self._pending -= len(waiting)
