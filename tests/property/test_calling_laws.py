@@ -36,7 +36,7 @@ class Schedule(RuleBasedStateMachine):
         for nonce, request in self.client.sent[self.seen :]:
             assert nonce in self.up, "sent without a connection"
             at = [n for n, counters in self.waiting.items() if request.counter in counters]
-            assert not at, f"in flight at {at} and {nonce} at the same time"
+            assert not at, f"in flight at {at} and {nonce!r} at the same time"
             assert request.counter >= request.lowest
             self.waiting.setdefault(nonce, []).append(request.counter)
         self.seen = len(self.client.sent)

@@ -3,6 +3,7 @@
 import pytest
 from unit.client_rig import A, B, C, Client, epoch
 
+from mesh.core.calling import Call
 from mesh.core.wire import Status
 
 
@@ -180,7 +181,7 @@ def test_replies_of_calls_that_have_ended_are_ignored(client):
 def test_a_call_ended_from_within_anothers_end_is_not_sent(client):
     """A caller may give up its other calls when one has ended."""
     client.down(A)
-    others = []
+    others: list[Call] = []
     poison = client.core.call(
         0, b"", 1.0, client.now, lambda _: [client.core.cancel(other) for other in others]
     )

@@ -53,8 +53,8 @@ def test_a_value_that_cannot_be_stored_is_an_error_and_not_a_changed_value(value
 
 def test_a_field_that_is_not_declared_is_refused_by_name():
     one = SPEC.new()
-    one.blance = 1
-    with pytest.raises(TypeError, match=r"\['blance'\] are not annotated"):
+    one.debt = 1
+    with pytest.raises(TypeError, match=r"\['debt'\] are not annotated"):
         SPEC.encode(one, {})
 
 
@@ -68,8 +68,8 @@ def test_a_field_that_was_deleted_is_refused_by_name():
 def test_an_undeclared_field_cannot_hide_behind_a_deleted_one():
     one = SPEC.new()
     del one.balance
-    one.blance = 1
-    with pytest.raises(TypeError, match=r"\['blance'\] are not annotated"):
+    one.debt = 1
+    with pytest.raises(TypeError, match=r"\['debt'\] are not annotated"):
         SPEC.encode(one, {})
 
 
