@@ -17,7 +17,7 @@ from mesh.errors import MeshError
 from mesh.net import clock
 from mesh.testing.metronome import Metronome
 
-_TICK_S = 0.0005
+_TICK_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
