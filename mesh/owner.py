@@ -13,11 +13,13 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from typing import Any, TextIO
 
 import uvloop
 
+from mesh import guard
 from mesh.bringup import RunningMesh, up
 from mesh.config import MeshConfig
 from mesh.errors import MeshError
@@ -37,7 +39,20 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    _ = _start_guard()
     return uvloop.run(_own(MeshConfig(**orders["config"]), orders["tethered"], words))
+
+
+def _start_guard() -> subprocess.Popen[bytes] | None:
+    """Have someone end this session when its leader, this process, is killed."""
+    if os.getsid(0) != os.getpid():
+        return None
+    # In a session of its own, or it would end with the one that it guards.
+    return subprocess.Popen(  # noqa: S603 - our own file, a number
+        [sys.executable, "-I", "-S", guard.__file__, str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 async def _own(config: MeshConfig, tethered: bool, words: TextIO) -> int:
