@@ -304,10 +304,8 @@ class Node:
                 if self._core.on_commit(batch, reply, clock.now()):
                     return
                 if reply.verdicts:
-                    # Written, and short of a replica. Sending it again asks anew; what it would say of
-                    # a partition that has moved on meanwhile is no longer the whole truth.
-                    batch.clean = False
-                    # A store may say so without any delay of its own, and calls have to go on.
+                    # Written, and short of a replica: sending it again asks anew. A store may say so
+                    # without any delay of its own, and calls have to go on.
                     await asyncio.sleep(_ASK_AGAIN_S)
                     continue
                 log.warning("store says %s, batch %d waits", reply.status.value, batch.seq)

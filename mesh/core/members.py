@@ -17,6 +17,7 @@ class SupervisionConfig:
         handlers: ids of the handlers that should run.
         restart_after_s: how long after a takeover a replacement is started: starting a process
             costs a second of a core, and the survivors need that core first.
+        start_s: how long a process may take from its start to its registration.
         restart_most_s: a handler that dies again and again is started ever later, up to this.
         store_retry_s: pause before a store call whose connection broke is sent again.
         settled_s: a handler that lived this long is started as quickly as a new one.
@@ -24,6 +25,7 @@ class SupervisionConfig:
 
     handlers: tuple[str, ...]
     restart_after_s: float = 0.25
+    start_s: float = 30.0
     restart_most_s: float = 10.0
     store_retry_s: float = 0.05
     settled_s: float = 30.0

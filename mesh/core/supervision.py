@@ -87,6 +87,7 @@ class Supervision:
         self._intents: dict[int, Intent] = {}
         self._handover: dict[str, Any] | None = None
         self._restart_at: dict[str, float] = {}
+        self._starting: dict[str, float] = {}
         self._restart_delay: dict[str, float] = {}
         self._exited: set[bytes] = set()
         self._exited_unnamed: set[bytes] = set()
@@ -133,6 +134,7 @@ class Supervision:
                 effects = self._on_published(operation, now)
             case StartFailed(id_, reason):
                 effects = [Record("handler_start_failed", {"handler": id_, "reason": reason})]
+                self._starting.pop(id_, None)
                 self._schedule_restart(id_, now)
             case Beaten(beat):
                 effects = self._on_beat(beat)
@@ -249,7 +251,15 @@ class Supervision:
             if due <= now or not self._alive():
                 del self._restart_at[id_]
                 if all(m.row.id != id_ for m in self._alive()):
+                    self._starting[id_] = now + self.config.start_s
                     effects.append(StartHandler(id_))
+        for id_, due in list(self._starting.items()):
+            if any(m.row.id == id_ for m in self._alive()):
+                del self._starting[id_]
+            elif due <= now:
+                # It died, or hangs, before it registered: nobody else would ever notice.
+                del self._starting[id_]
+                self._schedule_restart(id_, now)
         return effects
 
     # ---------------------------------------------------------------- plans

@@ -148,6 +148,25 @@ def test_when_all_have_died_replacements_start_at_once_and_take_over():
     mesh.check_at_rest()
 
 
+def test_a_process_that_never_registers_is_started_again():
+    mesh = up("a", "b")
+    mesh.kill(first(mesh, "a"))
+    mesh.report(first(mesh, "a"))
+    mesh.answer_store()
+    mesh.talk()
+    mesh.tick(1.0)
+    assert list(mesh.starting) == ["a"]
+    mesh.starting.clear()
+    mesh.tick(mesh.leader.config.start_s - 1)
+    assert not mesh.starting, "it has that long"
+    mesh.tick(2.0)
+    mesh.tick(mesh.leader.config.restart_most_s)
+    assert list(mesh.starting) == ["a"]
+    mesh.settle()
+    mesh.tick(mesh.leader.config.start_s * 2)
+    assert not mesh.starting, "it is there"
+
+
 def test_an_unreachable_store_is_sent_the_same_operation_until_it_answers():
     mesh = up("a", "b")
     mesh.kill(first(mesh, "a"))
