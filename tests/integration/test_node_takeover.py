@@ -10,6 +10,7 @@ from mesh_in_process import PARTITIONS, InProcess, keys
 
 from mesh.client.aio import AsyncClient
 from mesh.core.keyspace import partition_of
+from mesh.core.messages import Release
 from mesh.core.wire import Kind, Status, unpack_reply
 from mesh.errors import DeadlineExceeded
 from mesh.net.connection import Connection
@@ -107,15 +108,22 @@ async def test_a_replacement_gets_its_even_share_while_calls_go_on(meshed):
     assert [h["to"] for h in await meshed.events("handover")] == [["h-0"]]
 
 
-async def test_a_handler_that_dies_while_it_is_handed_partitions_costs_nothing(meshed):
+async def test_a_handler_that_dies_while_it_is_handed_partitions_costs_nothing(meshed, monkeypatch):
     client, names = await meshed.connect(), some_keys(64)
     calling = asyncio.create_task(count_up(client, names, 100))
     meshed.replaces = False
     await meshed.kill("h-0")
-    newcomer = await meshed.add("h-0")
-    supervision = meshed.supervisor._core
-    await meshed.until(lambda: bool(supervision._intents))
-    assert any(i.target == newcomer.nonce for i in supervision._intents.values())
+    asked, tell = asyncio.Event(), meshed.supervisor._tell
+
+    def told(nonce, message):
+        tell(nonce, message)
+        if isinstance(message, Release):
+            asked.set()
+
+    monkeypatch.setattr(meshed.supervisor, "_tell", told)
+    await meshed.add("h-0")
+    async with asyncio.timeout(5):
+        await asked.wait()
     await meshed.kill("h-0")
     await calling
     assert {await client.call("KV.get", name) for name in names} == {100}
