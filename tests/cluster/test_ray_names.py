@@ -1,0 +1,49 @@
+"""What Ray shows of a mesh: its actors under the names that `mesh status` uses, in their own namespace."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import HANDLERS, Cluster
+
+from mesh.launch import Launched
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+# In a process of its own: this one has no Ray and is to stay without.
+LOOK = """
+import json, logging, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+print(json.dumps(ray.util.list_named_actors(all_namespaces=True)))
+"""
+
+
+async def test_the_actors_bear_the_names_that_status_uses(cluster: Cluster, name: str) -> None:
+    status = await cluster.status()
+    done = subprocess.run(  # noqa: ASYNC221 - nothing else runs in this loop
+        [sys.executable, "-W", "ignore", "-c", LOOK, status["ray"]["address"]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+        },  # Ray protects a cluster that it starts itself
+    )
+    actors = json.loads(done.stdout.splitlines()[-1])
+    assert {actor["namespace"] for actor in actors} == {f"raymesh-{name}"}
+    assert sorted(actor["name"] for actor in actors) == [
+        *(f"handler h-{i}" for i in range(HANDLERS)),
+        "supervisor s-0",
+        "warden w-0",
+    ]
+
+
+def test_the_library_does_not_bring_ray_along(shared: Launched) -> None:
+    code = "import mesh, mesh.cli, mesh.cli.call, mesh.launch, sys; assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
