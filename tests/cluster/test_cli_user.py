@@ -249,3 +249,21 @@ def test_arguments_that_are_none_are_a_usage_error(arguments: list[str], run: Ru
 @pytest.mark.parametrize("arguments", [["--help"], ["up", "--help"], ["call", "-h"]])
 def test_help_is_help(arguments: list[str], run: Run) -> None:
     assert "usage: mesh" in run(*arguments).stdout
+
+
+def test_the_demo_kills_handlers_and_comes_to_its_verdict(run: Run) -> None:
+    words = run("demo", "--handlers", "2", "--kills", "1").stdout
+    assert "SIGKILL h-0" in words
+    assert "nothing is left behind" in words
+    assert "0 failed, 0 lost, 0 doubled" in words
+    assert words.splitlines()[-1].startswith("verdict: every call was answered")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--kills", "0"], "--kills must be 1 or more"), (["--handlers", "1"], "has to survive")],
+)
+def test_a_demo_of_nothing_is_refused(
+    arguments: list[str], says: str, fails: Callable[..., str]
+) -> None:
+    assert says in fails("demo", *arguments)

@@ -67,6 +67,19 @@ class Own:
         words = subprocess.check_output([MESH, "down", *self.named], text=True, timeout=60)
         assert words == f"mesh {self.name} is down; its data is kept\n"
 
+    def call(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """`mesh call`; its exit code and what it printed, on either stream."""
+        done = subprocess.run(
+            [MESH, "call", *self.named, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=30,
+            check=False,
+            env={**os.environ, **environment},
+        )
+        return done.returncode, done.stdout
+
     def said(self) -> str:
         self._errors.seek(0)
         return self._errors.read()
@@ -123,6 +136,12 @@ async def test_down_leaves_nothing_but_the_data_and_up_goes_on_with_it(own: Own)
     assert of_status(status) <= {p.pid for p in own.look()}
     assert not [p for p in own.seen if SECRET in p.command]
     await count_up(status["endpoints"][0], to=1)
+    # Who started it may call it from any shell; the secret lies where only this user reads.
+    assert own.call("KV.get", "k0") == (0, "1\n")
+    assert own.run_dir.stat().st_mode & 0o077 == 0
+    code, said = own.call("KV.get", "k0", MESH_TOKEN="wrong")
+    assert (code, said.startswith("mesh call: ")) == (1, True)
+    assert "wrong token" in said
 
     own.down()
     own.assert_gone()
