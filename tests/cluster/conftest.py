@@ -5,51 +5,20 @@ The fixture that starts it is synchronous: it outlives the event loops of the te
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import signal
-import textwrap
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from running import HANDLERS, MESH, Cluster, Run, write_app
 
 import mesh
 from mesh.client.aio import AsyncClient
 from mesh.client.tool import Tool
 from mesh.config import MeshConfig
 from mesh.launch import Launched, launch
-from mesh.net import clock
-from mesh.testing.load import OpenLoop
-
-HANDLERS = 4
-READY_S = 40.0
-
-APP = """
-    import mesh
-
-    @mesh.entity
-    class Account:
-        balance: int = 0
-
-        @mesh.command
-        def deposit(self, amount: int) -> int:
-            if amount <= 0:
-                raise ValueError("a deposit is above 0", amount)
-            self.balance += amount
-            return self.balance
-
-        @mesh.query
-        def read(self) -> int:
-            return self.balance
-"""
-
-
-def write_app(folder: Path) -> None:
-    """A user's module `bank`, in a folder that is on nobody's path."""
-    (folder / "bank.py").write_text(textwrap.dedent(APP))
 
 
 @pytest.fixture(scope="session")
@@ -75,39 +44,6 @@ def name(shared: Launched) -> str:
     return str(shared.status["name"])
 
 
-class Cluster:
-    """A running mesh, as a test watches and hurts it."""
-
-    def __init__(self, tool: Tool) -> None:
-        self.tool = tool
-
-    async def status(self) -> dict[str, Any]:
-        return dict(await self.tool.ask("status"))
-
-    async def ready(self) -> dict[str, Any]:
-        """Wait until every handler is there and nothing moves."""
-        return await self.until(lambda status: status["ready"])
-
-    async def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Wait until that holds of the status."""
-        async with asyncio.timeout(READY_S):
-            while not holds(status := await self.status()):  # noqa: ASYNC110 - of another process
-                await asyncio.sleep(0.02)
-        return status
-
-    async def events(self, since: float, kind: str) -> list[dict[str, Any]]:
-        """Events of a kind, at or after a wall-clock time."""
-        return [e for e in await self.tool.ask("events") if e["kind"] == kind and e["at"] >= since]
-
-    async def kill(self, *ids: str) -> float:
-        """SIGKILL these handlers at once; when, by the wall clock."""
-        pids = {h["id"]: h["pid"] for h in (await self.status())["handlers"]}
-        at = clock.wall()
-        for id_ in ids:
-            os.kill(pids[id_], signal.SIGKILL)
-        return at - 0.001
-
-
 @pytest.fixture
 async def cluster(shared: Launched) -> AsyncIterator[Cluster]:
     """The shared mesh, whole."""
@@ -124,23 +60,35 @@ async def client(shared: Launched) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-@contextlib.asynccontextmanager
-async def under_load(
-    client: AsyncClient, prefix: str, *, deaths: int = 1
-) -> AsyncIterator[OpenLoop]:
-    """An open loop of increments, whose ledger must balance at the end.
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `mesh` with these arguments, from an empty folder."""
 
-    With one death at a time no call fails. A call that was in flight on two processes that died goes to no
-    third, since it may be what kills them: its caller is told that the outcome is unknown.
-    """
-    load = OpenLoop(client, rate=400, keys=300, prefix=prefix)
-    await load.start()
-    try:
-        yield load
-    finally:
-        await load.stop()
-    verdict = await load.verdict()
-    assert verdict.calls > 100
-    assert (verdict.lost, verdict.doubled, verdict.not_executed) == (0, 0, 0), verdict
-    assert verdict.unknown == 0 or deaths > 1, verdict
-    assert verdict.unknown <= verdict.calls * 0.02, verdict
+    def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [MESH, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == code, done
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def fails(run: Run) -> Callable[..., str]:
+    """Run `mesh` with a mistake; the one line that it says of it."""
+
+    def fails(*arguments: str) -> str:
+        done = run(*arguments, code=1)
+        assert done.stdout == ""
+        [line] = done.stderr.splitlines()
+        assert line.startswith(f"mesh {arguments[0]}: ")
+        return line
+
+    return fails

@@ -6,55 +6,16 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HANDLERS, Cluster, write_app
+from running import HANDLERS, MESH, Cluster, Run, write_app
 
 from mesh.launch import Launched
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
-
-MESH = Path(sys.executable).with_name("mesh")
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run `mesh` with these arguments, from an empty folder."""
-
-    def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [MESH, *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-        assert done.returncode == code, done
-        assert "Traceback" not in done.stdout + done.stderr
-        return done
-
-    return run
-
-
-@pytest.fixture
-def fails(run: Run) -> Callable[..., str]:
-    """Run `mesh` with a mistake; the one line that it says of it."""
-
-    def fails(*arguments: str) -> str:
-        done = run(*arguments, code=1)
-        assert done.stdout == ""
-        [line] = done.stderr.splitlines()
-        assert line.startswith(f"mesh {arguments[0]}: ")
-        return line
-
-    return fails
 
 
 def shape(value: Any) -> Any:
@@ -249,21 +210,3 @@ def test_arguments_that_are_none_are_a_usage_error(arguments: list[str], run: Ru
 @pytest.mark.parametrize("arguments", [["--help"], ["up", "--help"], ["call", "-h"]])
 def test_help_is_help(arguments: list[str], run: Run) -> None:
     assert "usage: mesh" in run(*arguments).stdout
-
-
-def test_the_demo_kills_handlers_and_comes_to_its_verdict(run: Run) -> None:
-    words = run("demo", "--handlers", "2", "--kills", "1").stdout
-    assert "SIGKILL h-0" in words
-    assert "nothing is left behind" in words
-    assert "0 failed, 0 lost, 0 doubled" in words
-    assert words.splitlines()[-1].startswith("verdict: every call was answered")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [(["--kills", "0"], "--kills must be 1 or more"), (["--handlers", "1"], "has to survive")],
-)
-def test_a_demo_of_nothing_is_refused(
-    arguments: list[str], says: str, fails: Callable[..., str]
-) -> None:
-    assert says in fails("demo", *arguments)

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from conftest import HANDLERS, Cluster, under_load
+from running import HANDLERS, Cluster, under_load
 
 from mesh.client.aio import AsyncClient
 from mesh.testing.killer import Killer

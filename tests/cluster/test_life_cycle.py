@@ -8,20 +8,19 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from census import Process, assert_gone, family, naming, of_status, wait_for
+from running import MESH
 
 import mesh
 from mesh import rundir
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
 
-MESH = Path(sys.executable).with_name("mesh")
 SECRET = "not-to-be-seen-in-a-list-of-processes"
 
 

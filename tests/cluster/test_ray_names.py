@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import HANDLERS, Cluster
+from running import HANDLERS, Cluster
 
 from mesh.launch import Launched
 

@@ -88,10 +88,6 @@ class InProcess:
         """The supervisor's address."""
         return f"127.0.0.1:{self.supervisor.port}"
 
-    @property
-    def token(self) -> str:
-        return self._token
-
     async def start_handler(self, id: str) -> None:
         """See Launcher."""
         if not self.replaces:
