@@ -97,7 +97,10 @@ class PinnedConnection:
         return self._checked(reply)
 
     async def write(self, call: bytes) -> Written:
-        """Carry out a function call and learn whether it is acknowledged; raises as `ask` does."""
+        """Carry out a function call and learn whether it is acknowledged; raises as `ask` does.
+
+        StoreUnreachable says `executed` False only where nothing of the call was ever sent.
+        """
         connection = await self._open()
         seen = self._seen
         fsynced = seen.sync_set.durability == "fsynced"
@@ -123,9 +126,14 @@ class PinnedConnection:
         # one link more: the first answer was not short, it was somebody else's.
         while not acknowledged and after and links <= counted < len(after.links):
             links = counted + 1
-            waited, said = await connection.execute(
-                self._wait(links), ROLE, within_s=self._call_timeout_s
-            )
+            try:
+                waited, said = await connection.execute(
+                    self._wait(links), ROLE, within_s=self._call_timeout_s
+                )
+            except StoreUnreachable as error:
+                # Where nothing more could be sent, the connection says False, of the WAIT alone: the
+                # call itself was carried out.
+                raise StoreUnreachable(error.message, executed=None) from error
             counted, after = _count(waited), self._role(said)
             acknowledged = is_acknowledged(current, before, after, fsynced=on_disk)
         return Written(status, reply, current.version, acknowledged)

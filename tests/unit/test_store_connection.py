@@ -1,0 +1,85 @@
+"""What a pinned connection and the nudger make of replies and errors; no server behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mesh.core.syncset import InSyncSet
+from mesh.store.address import StoreAddress
+from mesh.store.api import StoreRefused, StoreUnreachable
+from mesh.store.nudge import Nudger
+from mesh.store.pinned import PinnedConnection, Seen
+from mesh.store.resp import pack
+
+MEMBER, OTHER = "10.0.0.1:1", "10.0.0.2:1"
+
+
+class Scripted:
+    """An open connection whose replies, and errors, are given beforehand."""
+
+    def __init__(self, *script: Any) -> None:
+        self.script = list(script)
+        self.asked: list[bytes] = []
+        self.closed = False
+
+    async def execute(self, *commands: bytes, within_s: float) -> list[Any]:
+        self.asked += commands
+        reply = self.script.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def ask(self, command: bytes) -> Any:
+        (reply,) = await self.execute(command, within_s=1.0)
+        return reply
+
+    def abort(self, why: str) -> None:
+        self.closed = True
+
+
+def role(member: int, other: int) -> list[Any]:
+    links = [[b"10.0.0.1", b"1", b"%d" % member], [b"10.0.0.2", b"1", b"%d" % other]]
+    return [b"master", 10, links]
+
+
+def pinned(connection: Scripted) -> PinnedConnection:
+    """Over that connection, which it opened before."""
+    found = PinnedConnection(
+        StoreAddress((("127.0.0.1", 1),), mesh="m"),
+        Seen(50, sync_set=InSyncSet(1, frozenset({MEMBER}), frozenset({OTHER}))),
+        life_key=b"life",
+        tls=None,
+        call_timeout_s=1.0,
+        connect_timeout_s=1.0,
+    )
+    found._connection = connection
+    return found
+
+
+@pytest.mark.parametrize("executed", [False, None])
+async def test_once_the_call_was_sent_a_lost_connection_leaves_it_open_whether_it_ran(executed):
+    """The member was slower than the other link; while one link more is waited for, it breaks."""
+    blob = InSyncSet(1, frozenset({MEMBER}), frozenset({OTHER})).encode()
+    said = [[b"ok", blob, 0, [0], b""], role(10, 10), 1, role(5, 10)]
+    broken = StoreUnreachable("it is closed", executed=executed)
+    connection = Scripted(said, broken)
+    with pytest.raises(StoreUnreachable) as raised:
+        await pinned(connection).write(b"call")
+    assert raised.value.executed is None
+    assert connection.asked[-2] == pack("WAIT", 2, 50)
+
+
+async def test_a_call_that_could_not_be_sent_was_not_carried_out():
+    with pytest.raises(StoreUnreachable) as raised:
+        await pinned(Scripted(StoreUnreachable("closed", executed=False))).write(b"call")
+    assert raised.value.executed is False
+
+
+@pytest.mark.parametrize("transient", [True, False])
+async def test_only_a_refusal_that_stays_ends_the_nudging(transient):
+    refused = StoreRefused("no", code="LOADING" if transient else "NOPERM", transient=transient)
+    nudger = Nudger(Scripted(refused), b"nudge")
+    await nudger._nudge()
+    assert nudger._allowed is transient
