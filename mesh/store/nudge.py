@@ -83,8 +83,11 @@ class Nudger:
         try:
             await self._connection.ask(self._command)
         except StoreRefused as error:
-            self._allowed = False
-            log.warning("commits may take up to 40 ms longer, PUBLISH was refused: %s", error)
+            if error.transient:
+                log.debug("not nudged this time: %s", error)
+            else:
+                self._allowed = False
+                log.warning("commits may take up to 40 ms longer, PUBLISH was refused: %s", error)
         except StoreUnreachable:
             pass  # the write itself finds out, and says so
         finally:
