@@ -160,6 +160,18 @@ def leave_running(handle: Any) -> None:
     handle.run.remote()
 
 
+def kill(handle: Any) -> None:
+    """End an actor that does not come up, so that its name is free. May block for seconds."""
+    with contextlib.suppress(ValueError, RayError):
+        ray.kill(handle, no_restart=True)
+
+
+def kill_named(mesh: str, name: str) -> None:
+    """End whoever holds that name, if anyone does. May block for seconds."""
+    with contextlib.suppress(ValueError, RayError):
+        ray.kill(ray.get_actor(name, names.namespace(mesh)), no_restart=True)
+
+
 def kill_all(mesh: str) -> None:
     """End every actor of the mesh that is still there."""
     for entry in ray.util.list_named_actors(all_namespaces=True):

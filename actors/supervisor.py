@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from typing import Any
 
-from actors import runtime
+from actors import names, runtime
 from actors.spec import Spec
 from mesh.store.address import StoreAddress
 from mesh.store.redis import RedisStore
@@ -53,13 +54,34 @@ class SupervisorActor:
     async def start_handler(self, id: str) -> None:
         """See Launcher."""
         assert self._spec is not None
-        loop = asyncio.get_running_loop()
+        loop, mesh = asyncio.get_running_loop(), self._spec.mesh
+
+        def create() -> Any:
+            # A process that hangs before it has registered keeps the name: it would never be replaced.
+            runtime.kill_named(mesh, names.handler(id))
+            return runtime.create_handler(mesh, id)
+
         # Creating an actor talks to Ray's control service and may block for milliseconds.
-        handle = await loop.run_in_executor(None, runtime.create_handler, self._spec.mesh, id)
-        await runtime.start(handle, self._spec)
+        creating = loop.run_in_executor(None, create)
+        try:
+            handle = await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            # The thread goes on whatever happens here.
+            creating.add_done_callback(_kill_created)
+            raise
+        try:
+            await runtime.start(handle, self._spec)
+        except BaseException:
+            await loop.run_in_executor(None, runtime.kill, handle)
+            raise
 
     async def run(self) -> None:
         """Until the mesh stops."""
         assert self._supervisor is not None
         await self._supervisor.ended.wait()
         await runtime.leave_when(self._supervisor.stop())
+
+
+def _kill_created(creating: asyncio.Future[Any]) -> None:
+    if not creating.cancelled() and creating.exception() is None:
+        _ = creating.get_loop().run_in_executor(None, runtime.kill, creating.result())

@@ -53,7 +53,11 @@ class Launcher(Protocol):
     """How handler processes are started; Ray's side of the supervisor."""
 
     async def start_handler(self, id: str) -> None:
-        """Start a process for that handler; raises if it cannot be started."""
+        """Start a process for that handler, and end any other that bears its name.
+
+        Called only where none is an alive member. Raises if it cannot be started; then, and when
+        it is cancelled, nothing of that process is left.
+        """
         ...
 
 
@@ -113,6 +117,7 @@ class Supervisor:
         self._events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
         self._followers: dict[Connection, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starts: dict[str, asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
         return f"Supervisor({self.settings.id}, port {self.port}, {self._core!r})"
@@ -300,7 +305,8 @@ class Supervisor:
             case sv.AwaitPublished(operation):
                 self._step(sv.Published(operation))
             case sv.StartHandler(id_):
-                self._spawn(self._start_handler(id_), f"start {id_}")
+                earlier = self._starts.get(id_)
+                self._starts[id_] = self._task(self._start_handler(id_, earlier), f"start {id_}")
             case sv.Record(kind, fields, ago_s):
                 self._record(kind, fields, ago_s)
 
@@ -318,7 +324,11 @@ class Supervisor:
             log.warning("the store did not take the call, it is made again: %s", error)
         self._step(sv.StoreReplied(call.operation, reply))
 
-    async def _start_handler(self, id_: str) -> None:
+    async def _start_handler(self, id_: str, earlier: asyncio.Task[None] | None) -> None:
+        if earlier is not None and not earlier.done():
+            # It hangs. Its late failure would be taken for this one's, which would be ended for it.
+            earlier.cancel()
+            await asyncio.wait((earlier,))
         self._record("handler_starting", {"handler": id_})
         try:
             await self._launcher.start_handler(id_)
@@ -340,9 +350,13 @@ class Supervisor:
             conn.send(Answer(number, "", blob).frame())
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        _ = self._task(work, name)
+
+    def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = self._loop.create_task(work, name=f"{self.settings.id} {name}")
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
+        return task
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
