@@ -177,8 +177,17 @@ class EntitySpec:
         return blob
 
     def decode(self, blob: bytes) -> tuple[Any, dict[str, Any]]:
-        """An instance of that state, and the stored fields that the class does not know."""
-        stored = msgpack.unpackb(blob, strict_map_key=False)
+        """An instance of that state, and the stored fields that the class does not know.
+
+        Raises:
+            ValueError: the bytes are no state of any version of this class.
+        """
+        try:
+            stored = msgpack.unpackb(blob, strict_map_key=False)
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+            raise ValueError(f"not a state of {self.name}: {error!r:.200}") from None
+        if not isinstance(stored, dict):
+            raise ValueError(f"not a state of {self.name}: {stored!r:.80}")  # noqa: TRY004 - of bytes
         extra = {f: stored.pop(f) for f in list(stored) if f not in self._defaults}
         instance = self.new()
         vars(instance).update(stored)

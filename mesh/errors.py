@@ -89,7 +89,7 @@ class CircuitOpen(Overloaded):
 
 
 class Unavailable(MeshError, ConnectionError):
-    """No owner could be reached; nothing ran."""
+    """No owner could be reached, or it cannot read the partition in the store; nothing ran."""
 
 
 class DeadlineExceeded(MeshError, TimeoutError):

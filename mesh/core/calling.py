@@ -193,6 +193,8 @@ class ClientCore:
             return self._too_late(call)
         if status == Status.OVERLOADED:
             return Overloaded(f"{value}; try again later", retry_after=0.1, **known)
+        if status == Status.UNREADABLE and not call.maybe:
+            return Unavailable(value, **known)
         known["executed"] = None
         return OutcomeUnknown(str(value), **known)
 

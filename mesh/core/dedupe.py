@@ -41,7 +41,13 @@ class Outcome(NamedTuple):
 
     @classmethod
     def decode(cls, blob: bytes) -> Outcome:
-        """Read a record."""
+        """Read a record.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if len(blob) < _RECORD.size:
+            raise ValueError(f"not an outcome record: {blob!r}")
         digest, status = _RECORD.unpack_from(blob)
         return cls(digest, status, blob[_RECORD.size :])
 
@@ -135,13 +141,19 @@ class SessionLog:
             known.running.pop(counter, None)
 
     def adopt(self, name: bytes, blob: bytes) -> None:
-        """Take in a stored field; what memory knows already is newer and stays."""
+        """Take in a stored field; what memory knows already is newer and stays.
+
+        Raises:
+            ValueError: it is no record.
+        """
         if name.startswith(WATERMARK_PREFIX):
             known = self._sessions.setdefault(int.from_bytes(name[1:], "big"), _Session())
             stored = int.from_bytes(blob, "big")
             known.watermark = max(known.watermark, stored)
             known.stored = max(known.stored, stored)
             return
+        if len(name) != 1 + _ID.size:
+            raise ValueError(f"not the name of an outcome record: {name!r:.80}")
         session, counter = _ID.unpack_from(name, 1)
         known = self._sessions.setdefault(session, _Session())
         if counter in known.records or counter in known.running:

@@ -32,6 +32,7 @@ from mesh.core.records import (
     LoadReply,
     ScanReply,
     StoreStatus,
+    Unreadable,
     Verdict,
     Want,
 )
@@ -51,7 +52,8 @@ class HandlingConfig:
         hint_wait_s: how long a call waits that names an epoch this handler has not been granted.
         release_wait_s: how long a call waits for the next owner of a partition that is being given up.
         window_s: a request older than half of this, counted from its first attempt, is never executed.
-        max_pending: calls in memory at the same time; the next ones are refused.
+        max_pending: calls in memory at the same time, held ones too; the next ones are refused.
+        max_wants: keys read with one call to the store; a primary must not stand still for one read.
         cache_bytes: state kept in memory; unacknowledged state is never evicted.
         limits: of the wire.
     """
@@ -61,6 +63,7 @@ class HandlingConfig:
     release_wait_s: float = 5.0
     window_s: float = 86_400.0
     max_pending: int = 16_384
+    max_wants: int = 512
     cache_bytes: int = 512 * 1024 * 1024
     limits: Limits = Limits()  # noqa: RUF009 - frozen
 
@@ -116,11 +119,14 @@ class HandlerCore:
         self._held: dict[int, list[Held]] = {}
         self._outbox = Outbox(self.config.lanes)
         self._wanted: dict[tuple[int, bytes], Tenure] = {}
+        self._waiting: dict[tuple[int, bytes], Tenure] = {}
+        """Where calls wait for a read, whether it is due or under way; swept by the timer."""
         self._messages: list[Message] = []
         self._settling: set[int] = set()
         self._cache = Cache(self.config.cache_bytes)
         self._renewal = 0
         self._pending = 0
+        self._holding = 0
         self._done = self._entity_errors = self._not_executed = self._unknown = 0
 
     def __repr__(self) -> str:
@@ -136,8 +142,8 @@ class HandlerCore:
         tenure = self._tenures.get(request.partition)
         if tenure is None or tenure.release_token is not None or request.epoch > tenure.epoch:
             self._elsewhere(conn, request, now, now + request.deadline_ms / 1000)
-        elif self._pending >= self.config.max_pending:
-            self._refuse(conn, request, Status.OVERLOADED, f"{self._pending} calls are in progress")
+        elif self._is_full:
+            self._refuse_surplus(conn, request)
         elif not request.deadline_ms:
             self._refuse(conn, request, Status.EXPIRED, "its deadline passed on the way")
         elif request.age_ms > self.config.window_s * 500:
@@ -162,6 +168,7 @@ class HandlerCore:
             self._pending += 1
             tenure.waiting[pending.field] = deque((pending,))
             self._wanted[tenure.partition, pending.field] = tenure
+            self._waiting[tenure.partition, pending.field] = tenure
 
     def _step(self, tenure: Tenure, pending: Pending) -> bool:
         """Run a call as far as memory allows; False if the store has to be read first."""
@@ -193,12 +200,27 @@ class HandlerCore:
             return
         if self._redirect(conn, request):
             return
+        if self._is_full:
+            self._refuse_surplus(conn, request)
+            return
         tenure = self._tenures.get(partition)
         giving_up = tenure is not None and tenure.release_token is not None
         giving_up = giving_up or partition in self._released
         wait = self.config.release_wait_s if giving_up else self.config.hint_wait_s
         held = Held(conn, request, deadline, min(deadline, now + wait))
-        self._held.setdefault(partition, []).append(held)
+        self._hold(held)
+
+    def _hold(self, held: Held) -> None:
+        self._held.setdefault(held.request.partition, []).append(held)
+        self._holding += 1
+
+    @property
+    def _is_full(self) -> bool:
+        return self._pending + self._holding >= self.config.max_pending
+
+    def _refuse_surplus(self, conn: Conn, request: Request) -> None:
+        reason = f"{self._pending + self._holding} calls are in progress"
+        self._refuse(conn, request, Status.OVERLOADED, reason)
 
     def _redirect(self, conn: Conn, request: Request) -> bool:
         """Name the owner, where the table knows one that is newer than what the caller knows."""
@@ -352,9 +374,12 @@ class HandlerCore:
     # ---------------------------------------------------------------- loads
 
     def take_wants(self) -> list[Load]:
-        """Reads that are due, to go to the store in one call."""
+        """Reads that are due, to go to the store in one call; what is too much for one stays due."""
         loads: list[Load] = []
-        for (partition, field), tenure in self._wanted.items():
+        for partition, field in list(self._wanted):
+            if len(loads) == self.config.max_wants:
+                break
+            tenure = self._wanted.pop((partition, field))
             queue = tenure.waiting.get(field)
             if not queue or self._tenures.get(partition) is not tenure:
                 continue
@@ -367,7 +392,6 @@ class HandlerCore:
                         fields[watermark_field(r.session)] = None
             want = Want(partition, tenure.epoch, tuple(fields))
             loads.append(Load(tenure, field, tuple(queue), want))
-        self._wanted.clear()
         return loads
 
     def on_load(self, loads: list[Load], reply: LoadReply | None, now: float) -> None:
@@ -388,16 +412,37 @@ class HandlerCore:
             if values is None:
                 self._drop(tenure)
                 continue
-            state, *records = values
-            for name, blob in zip(load.want.fields[1:], records, strict=True):
-                if blob is not None:
-                    tenure.log.adopt(name, blob)
-            for pending in load.calls:
-                pending.looked_up = True
-            if load.field not in tenure.slots:
-                slot = tenure.slots[load.field] = Slot(load.calls[0].spec, state)
-                self._cache.touch(tenure, load.field, slot)
+            if isinstance(values, Unreadable):
+                tenure.unreadable = True
+                reason = f"partition {tenure.partition} cannot be read: {values.reason}"
+                self._refuse_waiting(tenure, load.field, Status.UNREADABLE, reason)
+                continue
+            try:
+                self._take_in(load, values)
+            except ValueError as error:
+                entity, _, key = load.field[len(STATE_PREFIX) :].partition(b"\0")
+                reason = f"what is stored of {entity.decode()} {key!r:.80} cannot be read: {error}"
+                self._refuse_waiting(tenure, load.field, Status.BAD_REQUEST, reason)
+                continue
             self._run_waiting(tenure, load.field, now)
+
+    def _take_in(self, load: Load, values: tuple[bytes | None, ...]) -> None:
+        tenure = load.tenure
+        state, *records = values
+        for name, blob in zip(load.want.fields[1:], records, strict=True):
+            if blob is not None:
+                tenure.log.adopt(name, blob)
+        if load.field not in tenure.slots:
+            slot = tenure.slots[load.field] = Slot(load.calls[0].spec, state)
+            self._cache.touch(tenure, load.field, slot)
+        for pending in load.calls:
+            pending.looked_up = True
+
+    def _refuse_waiting(self, tenure: Tenure, field: bytes, status: Status, reason: str) -> None:
+        queue = tenure.waiting.pop(field, ())
+        self._pending -= len(queue)
+        for pending in queue:
+            self._refuse(pending.conn, pending.request, status, reason)
 
     def _run_waiting(self, tenure: Tenure, field: bytes, now: float) -> None:
         queue = tenure.waiting.get(field)
@@ -417,7 +462,7 @@ class HandlerCore:
     def next_scan(self) -> Tenure | None:
         """A tenure whose records and keys are not yet all in memory: warm it up in the background."""
         for tenure in self._tenures.values():
-            if not tenure.warm and tenure.release_token is None:
+            if not (tenure.warm or tenure.unreadable) and tenure.release_token is None:
                 return tenure
         return None
 
@@ -431,17 +476,27 @@ class HandlerCore:
             self._drop(tenure)
         if reply.status is not StoreStatus.OK:
             return
-        for name, value in reply.pairs:
-            if not name.startswith(STATE_PREFIX):
-                tenure.log.adopt(name, value)
-            elif name not in tenure.slots and not self._adopt_slot(tenure, name, value):
-                tenure.complete = False
+        if reply.unreadable is not None or not self._adopt_page(tenure, reply.pairs):
+            tenure.unreadable = True
+            return
         tenure.cursor = reply.cursor
         if reply.cursor == 0:
             tenure.warm = True
             for field in list(tenure.waiting):
                 if (tenure.partition, field) in self._wanted:
                     self._run_waiting(tenure, field, now)
+
+    def _adopt_page(self, tenure: Tenure, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
+        for name, value in pairs:
+            if not name.startswith(STATE_PREFIX):
+                try:
+                    tenure.log.adopt(name, value)
+                except ValueError:
+                    # One record that nobody knows: the tenure must not pass for one that has them all.
+                    return False
+            elif name not in tenure.slots and not self._adopt_slot(tenure, name, value):
+                tenure.complete = False
+        return True
 
     def _adopt_slot(self, tenure: Tenure, name: bytes, value: bytes) -> bool:
         # Once a key of this tenure was evicted, a page may be older than what it was evicted with.
@@ -451,21 +506,45 @@ class HandlerCore:
         spec = self._registry.spec(entity.decode(errors="replace"))
         if spec is None:
             return True
-        slot = tenure.slots[name] = Slot(spec, value)
+        try:
+            slot = tenure.slots[name] = Slot(spec, value)
+        except ValueError:
+            return False  # whoever calls it is told
         self._cache.touch(tenure, name, slot)
         return True
 
     # ------------------------------------------------------------- the rest
 
     def on_timer(self, now: float) -> None:
-        """Call about every 20 ms: calls that were held long enough are told to ask again."""
+        """Call about every 20 ms: ends calls that waited too long for an owner, or for the store."""
         for partition, calls in list(self._held.items()):
             for held in [h for h in calls if h.until <= now]:
                 calls.remove(held)
+                self._holding -= 1
                 status = Status.EXPIRED if held.deadline <= now else Status.NOT_READY
                 self._refuse(held.conn, held.request, status, "no owner is known yet")
             if not calls:
                 del self._held[partition]
+        for (partition, field), tenure in list(self._waiting.items()):
+            queue = tenure.waiting.get(field)
+            if not queue or self._tenures.get(partition) is not tenure:
+                del self._waiting[partition, field]
+            elif any(pending.deadline <= now for pending in queue):
+                self._expire(tenure, field, now)
+
+    def _expire(self, tenure: Tenure, field: bytes, now: float) -> None:
+        left = deque[Pending]()
+        for pending in tenure.waiting[field]:
+            if pending.deadline > now:
+                left.append(pending)
+            else:
+                self._pending -= 1
+                reason = "its deadline passed while the store was to be read"
+                self._refuse(pending.conn, pending.request, Status.EXPIRED, reason)
+        if left:
+            tenure.waiting[field] = left
+        else:
+            del tenure.waiting[field]
 
     def settle(self, now: float) -> None:
         """Call after each round of events: partitions that have nothing left to commit are released."""
@@ -513,6 +592,7 @@ class HandlerCore:
 
     def _retry_held(self, partition: int, now: float) -> None:
         calls = self._held.pop(partition, [])
+        self._holding -= len(calls)
         tenure = self._tenures.get(partition)
         for held in calls:
             serves = (
@@ -527,7 +607,7 @@ class HandlerCore:
                 self.on_request(held.conn, held.request._replace(deadline_ms=left_ms), now)
             elif not self._redirect(held.conn, held.request):
                 # Each for itself: another one may name no epoch that this handler lacks.
-                self._held.setdefault(partition, []).append(held)
+                self._hold(held)
 
     def _drop(self, tenure: Tenure) -> None:
         """The tenure is over without a release: what was never sent was not executed."""
@@ -551,3 +631,4 @@ class HandlerCore:
             for held in calls:
                 self._refuse(held.conn, held.request, Status.NOT_READY, "the grant was revoked")
         self._held.clear()
+        self._holding = 0

@@ -83,11 +83,18 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """In place of a partition's values: it is held, and its key is no hash; `reason` as the server says."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoadReply:
     """Values in the order of the wants; None for a want whose partition is not held."""
 
     status: StoreStatus
-    values: tuple[tuple[bytes | None, ...] | None, ...] = ()
+    values: tuple[tuple[bytes | None, ...] | Unreadable | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ class ScanReply:
     status: StoreStatus
     cursor: int = 0
     pairs: tuple[tuple[bytes, bytes], ...] = ()
+    unreadable: Unreadable | None = None
 
 
 @dataclass(frozen=True, slots=True)

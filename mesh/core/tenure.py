@@ -80,6 +80,9 @@ class Slot:
 
     `blob` is the state after the last command that ran, `acked` the one that every in-sync node has. They
     differ only while commits are in flight; queries then read the acknowledged image.
+
+    Raises:
+        ValueError: what is stored is no state of this entity.
     """
 
     __slots__ = ("acked", "blob", "counted_bytes", "extra", "image", "instance", "pending", "spec")
@@ -97,7 +100,10 @@ class Slot:
             # Another version of the class may have written other fields, or in another order. Whether
             # a method changed something is told by comparing bytes, so both sides have to be written
             # by this version; nothing goes to the store for it.
-            self.acked = self.blob = self.encode()
+            try:
+                self.acked = self.blob = self.encode()
+            except TypeError as error:
+                raise ValueError(str(error)) from None
 
     def rebuild(self) -> None:
         """Make the live instance anew from `blob`: what a command did to it is undone."""
@@ -153,6 +159,7 @@ class Tenure:
         slots: keys in memory, by the name of their field.
         complete: every stored key is in `slots`: a key that is not there was never written.
         warm: every stored outcome record is in `log`: an id that is not there is new.
+        unreadable: its hash cannot be scanned as things are; each call reads what it needs itself.
         waiting: for a key that is being loaded, the calls that wait for it, in order of arrival.
         running: effects whose commit is not yet acknowledged, by request id.
         release_token: the asker's token while the partition is being given up, else None.
@@ -167,6 +174,7 @@ class Tenure:
         "release_token",
         "running",
         "slots",
+        "unreadable",
         "waiting",
         "warm",
     )
@@ -178,6 +186,7 @@ class Tenure:
         self.log = SessionLog()
         self.complete = True
         self.warm = False
+        self.unreadable = False
         self.cursor = 0
         self.waiting: dict[bytes, deque[Pending]] = {}
         self.running: dict[RequestId, Effect] = {}

@@ -62,6 +62,8 @@ class Status(enum.IntEnum):
     """Not executed; the handler holds as many requests as it may."""
     MAYBE = 23
     """The partition moved while the commit was under way: ask the next owner with the same id."""
+    UNREADABLE = 24
+    """Not executed; the store has something else than the partition's hash under its key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,13 +67,17 @@ class Store(Protocol):
         ...
 
     async def load(self, grant: GrantRef, wants: Sequence[Want]) -> LoadReply:
-        """Read fields of partitions that the grant holds at the epochs named."""
+        """Read fields of partitions that the grant holds at the epochs named.
+
+        Each want has a verdict of its own: one partition whose key is no hash stops no other's read.
+        """
         ...
 
     async def scan(self, grant: GrantRef, partition: int, epoch: int, cursor: int) -> ScanReply:
         """Read a partition's hash page by page; a field present throughout is seen at least once.
 
-        Status CONFLICT: the grant does not hold the partition at that epoch.
+        Status CONFLICT: the grant does not hold the partition at that epoch. `unreadable`: it does,
+        and its key is no hash.
         """
         ...
 

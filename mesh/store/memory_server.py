@@ -24,11 +24,12 @@ from mesh.core.records import (
     StoreStatus,
     Takeover,
     TakeoverReply,
+    Unreadable,
     Verdict,
     Want,
 )
 from mesh.core.syncset import Role
-from mesh.store.api import LANES, StoreRefused
+from mesh.store.api import LANES
 
 SCAN_PAGE = 128
 """Fields in one page of a scan."""
@@ -162,15 +163,14 @@ class MemoryServer:
         grant = self.grant(ref)
         if isinstance(grant, StoreStatus):
             return LoadReply(grant)
-        return LoadReply(
-            StoreStatus.OK,
-            tuple(
-                tuple(map(self._fields(want.partition).get, want.fields))
-                if grant.holds(want.partition, want.epoch)
-                else None
-                for want in wants
-            ),
-        )
+        return LoadReply(StoreStatus.OK, tuple(self._values(grant, want) for want in wants))
+
+    def _values(self, grant: _Grant, want: Want) -> tuple[bytes | None, ...] | Unreadable | None:
+        if not grant.holds(want.partition, want.epoch):
+            return None
+        if want.fields and want.partition in self.wrong_type:
+            return Unreadable(_WRONG_TYPE)
+        return tuple(map(self._fields(want.partition).get, want.fields))
 
     def scan(self, ref: GrantRef, partition: int, epoch: int, cursor: int) -> ScanReply:
         grant = self.grant(ref)
@@ -178,6 +178,8 @@ class MemoryServer:
             return ScanReply(grant)
         if not grant.holds(partition, epoch):
             return ScanReply(StoreStatus.CONFLICT)
+        if partition in self.wrong_type:
+            return ScanReply(StoreStatus.OK, unreadable=Unreadable(_WRONG_TYPE))
         # The cursor is a place in the order of names' hashes, so that fields which come and go in
         # between never push another one past it.
         held = self._fields(partition)
@@ -187,8 +189,6 @@ class MemoryServer:
         return ScanReply(StoreStatus.OK, page[-1][0] if len(ahead) > SCAN_PAGE else 0, pairs)
 
     def _fields(self, partition: int) -> dict[bytes, bytes]:
-        if partition in self.wrong_type:
-            raise StoreRefused(_WRONG_TYPE, code="WRONGTYPE", transient=False)
         return self.partitions.get(partition, {})
 
     def takeover(self, call: Takeover) -> TakeoverReply:

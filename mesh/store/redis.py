@@ -20,6 +20,7 @@ from mesh.core.records import (
     StoreStatus,
     Takeover,
     TakeoverReply,
+    Unreadable,
     Verdict,
     Want,
 )
@@ -107,15 +108,15 @@ class RedisStore:
         status = status_of(reply)
         if status is not StoreStatus.OK:
             return LoadReply(status)
-        return LoadReply(
-            status, tuple(None if values is None else tuple(values) for values in reply[1])
-        )
+        return LoadReply(status, tuple(map(_values, reply[1])))
 
     async def scan(self, grant: GrantRef, partition: int, epoch: int, cursor: int) -> ScanReply:
         reply = await self._reads.ask(self._calls.scan(grant, partition, epoch, cursor))
         status = status_of(reply)
         if status is not StoreStatus.OK:
             return ScanReply(status)
+        if len(reply) > 3:
+            return ScanReply(status, unreadable=_unreadable(reply[3]))
         return ScanReply(status, int(reply[1]), tuple(pairs_of(reply[2])))
 
     async def takeover(self, call: Takeover) -> TakeoverReply:
@@ -187,6 +188,16 @@ class RedisStore:
     async def _grants(self) -> list[bytes]:
         nonces: list[bytes] = await self.administer(pack("HKEYS", self._calls.grants_key))
         return nonces
+
+
+def _values(found: Any) -> tuple[bytes | None, ...] | Unreadable | None:
+    if found is None:
+        return None
+    return _unreadable(found) if isinstance(found, bytes) else tuple(found)
+
+
+def _unreadable(error: bytes) -> Unreadable:
+    return Unreadable(error.decode(errors="replace").removeprefix("-"))
 
 
 def _detail(reply: Sequence[Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.core.records import Entry, Move, ScanReply, StoreStatus, Want
+from mesh.core.records import Entry, Move, ScanReply, StoreStatus, Unreadable, Want
 
 
 async def scanned(mesh, grant, partition, *, between=None):
@@ -118,3 +118,28 @@ async def test_another_process_reads_what_is_committed(mesh):
     theirs = type(heir)(heir.nonce, mesh.life, there.versions[heir.nonce])
     reply = await mesh.another().load(theirs, [Want(1, mesh.epoch(2), (b"a",))])
     assert reply.values == ((b"x",),)
+
+
+async def test_a_partition_of_another_type_stops_no_other_read(mesh):
+    await mesh.open()
+    grant = await mesh.join(1, 2)
+    await mesh.store.commit(0, grant, 1, 1, [mesh.entry(1, a=b"x")])
+    await mesh.spoil(2)
+    many = tuple(b"%d" % i for i in range(8000))
+    wants = [Want(p, mesh.epoch(), fields) for p, fields in ((2, (b"a",)), (1, (b"a",)), (2, many))]
+    reply = await mesh.store.load(grant, [*wants, Want(3, mesh.epoch(), (b"a",))])
+    assert reply.status is StoreStatus.OK
+    foreign, found, as_foreign, not_held = reply.values
+    assert isinstance(foreign, Unreadable)
+    assert foreign.reason.startswith("WRONGTYPE")
+    assert (found, as_foreign, not_held) == ((b"x",), foreign, None)
+
+
+async def test_a_scan_tells_a_partition_of_another_type_from_one_not_held(mesh):
+    await mesh.open()
+    grant = await mesh.join(1)
+    await mesh.spoil(1)
+    reply = await mesh.store.scan(grant, 1, mesh.epoch(), 0)
+    assert (reply.status, reply.cursor, reply.pairs) == (StoreStatus.OK, 0, ())
+    assert reply.unreadable is not None
+    assert reply.unreadable.reason.startswith("WRONGTYPE")

@@ -51,6 +51,18 @@ def test_a_refusal_is_not_executed_unless_an_earlier_attempt_broke_off(client, s
     assert client.error(call).executed is (None if broken else False)
 
 
+def test_a_partition_that_cannot_be_read_ends_the_call_and_is_named(client):
+    sure, unsure = client.call(0), client.call(1)
+    client.down(B)
+    client.up(B)
+    for call in (sure, unsure):
+        client.reply(call, Status.UNREADABLE, "partition 0 cannot be read: WRONGTYPE")
+    assert isinstance(client.error(sure), Unavailable)
+    assert (client.error(sure).executed, client.error(sure).partition) == (False, 0)
+    assert client.error(sure).message == "partition 0 cannot be read: WRONGTYPE"
+    assert isinstance(client.error(unsure), OutcomeUnknown)
+
+
 def test_expired_is_not_executed_unless_an_earlier_attempt_broke_off(client):
     sure, unsure = client.call(0), client.call(1)
     client.down(B)

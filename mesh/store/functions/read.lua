@@ -1,14 +1,31 @@
 -- load and scan (a partition's owner), recorded and renewals (a leader): nothing here writes.
 
--- HMGET in pieces that unpack() can take.
+-- A reply, or its error's text where the key is of another type: that is one partition's matter,
+-- any other error is the whole call's.
+local function unless_foreign(reply)
+  if not reply.err then
+    return reply
+  end
+  if not string.find(reply.err, '^%-?WRONGTYPE') then
+    error(reply)
+  end
+  return nil, reply.err
+end
+
+-- HMGET in pieces that unpack() can take; an error's text where the key is no hash.
 local function values(key, fields)
   if #fields <= CHUNK then
-    return redis.call('HMGET', key, unpack(fields))
+    local found, foreign = unless_foreign(redis.pcall('HMGET', key, unpack(fields)))
+    return found or foreign
   end
   local all = {}
   for first = 1, #fields, CHUNK do
     local last = math.min(first + CHUNK - 1, #fields)
-    for _, value in ipairs(redis.call('HMGET', key, unpack(fields, first, last))) do
+    local found, foreign = unless_foreign(redis.pcall('HMGET', key, unpack(fields, first, last)))
+    if not found then
+      return foreign
+    end
+    for _, value in ipairs(found) do
       all[#all + 1] = value
     end
   end
@@ -60,7 +77,10 @@ local function scan(keys, args)
   if epoch == NOT_HELD or slot(epochs, partition) ~= epoch then
     return { 'conflict' }
   end
-  local page = redis.call('HSCAN', keys[3], cursor, 'COUNT', count)
+  local page, foreign = unless_foreign(redis.pcall('HSCAN', keys[3], cursor, 'COUNT', count))
+  if not page then
+    return { 'ok', '0', {}, foreign }
+  end
   return { 'ok', page[1], page[2] }
 end
 
