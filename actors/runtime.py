@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors import names
+from actors import names, priority
 from actors.spec import Spec
 from mesh.errors import SetupError
 
@@ -73,6 +73,8 @@ def connect(mesh: str, address: str, *, dashboard: bool, temp_dir: str) -> RayIn
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         what = "Ray could not be started" if local else f"no Ray was reached at {address!r}"
         raise SetupError(f"{what}: {error}") from error
+    if local:
+        priority.let_services_yield()
     info: dict[str, Any] = context.address_info
     url = info.get("webui_url")
     return RayInfo(info["gcs_address"], f"http://{url}" if url else None, local)

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 from typing import Any
 
-from actors import names, runtime
+from actors import names, priority, runtime
 from actors.spec import Spec
 from mesh.store.address import StoreAddress
 from mesh.store.redis import RedisStore
@@ -40,6 +40,7 @@ class SupervisorActor:
         )
         store = RedisStore(StoreAddress.from_dict(spec.store))
         self._supervisor = Supervisor(settings, store, self)
+        priority.precede()
         await self._supervisor.listen()
         address = f"{spec.host}:{self._supervisor.port}"
         self._spec = dataclasses.replace(spec, supervisors=(address,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from actors import runtime
+from actors import priority, runtime
 from actors.spec import Spec
 from mesh.warden import Warden
 
@@ -22,6 +22,7 @@ class WardenActor:
     async def start(self, spec: Spec) -> int:
         """Listen for handlers and report to the supervisors; returns the pid."""
         self._warden = Warden(spec.mesh, self._id, spec.warden, spec.supervisors, spec.token)
+        priority.precede()
         self._warden.start()
         runtime.settle_memory()
         return os.getpid()
