@@ -178,8 +178,10 @@ def row(
 def report(figures: dict[str, Any]) -> str:
     """The figures as people read them."""
     lines = [
-        f"{figures['kills']} kills of one of {figures['handlers']} handlers at "
-        f"{figures['rate']:g} calls/s, open loop",
+        (
+            f"{figures['kills']} kills of one of {figures['handlers']} handlers at "
+            f"{figures['rate']:g} calls/s, open loop"
+        ),
         "",
         f"{'ms since SIGKILL':34}{'p50':>9}{'p90':>9}{'p99':>9}{'max':>9}",
     ]
@@ -205,8 +207,10 @@ def report(figures: dict[str, Any]) -> str:
     lines += [
         "",
         f"slowest call / floor, p50: {figures['slowest_call_over_floor']['p50']}",
-        f"{figures['calls']} calls: {figures['failed']} failed, {figures['lost']} lost, "
-        f"{figures['doubled']} doubled  {figures['errors'] or ''}",
+        (
+            f"{figures['calls']} calls: {figures['failed']} failed, {figures['lost']} lost, "
+            f"{figures['doubled']} doubled  {figures['errors'] or ''}"
+        ),
     ]
     return "\n".join(lines)
 

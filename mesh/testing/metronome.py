@@ -1,7 +1,8 @@
 """A metronome for load: ticks as exact as the kernel's, where a loop's own timers are off by a millisecond.
 
-uvloop rounds timers to whole milliseconds of a time that it read at the start of the turn; of a call that takes
-one millisecond, that would be half of what is measured. A timerfd wakes the loop when it is time.
+uvloop rounds timers to whole milliseconds of a time that it read at the start of the turn; of a
+call that takes one millisecond, that would be half of what is measured. A timerfd wakes the loop
+when it is time.
 """
 
 from __future__ import annotations
