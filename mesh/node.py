@@ -243,7 +243,8 @@ class Node:
             ).frame()
         )
         while not self._leader_lost.is_set():
-            conn.send(self._core.beat().frame())
+            for message in (self._core.beat(), *self._core.still_dropped()):
+                conn.send(message.frame())
             try:
                 await asyncio.wait_for(self._leader_lost.wait(), _BEAT_S)
             except TimeoutError:

@@ -22,6 +22,7 @@ from mesh.core.messages import (
     Answer,
     Ask,
     Beat,
+    Dropped,
     Exited,
     Hello,
     Message,
@@ -259,6 +260,9 @@ class Supervisor:
                         [(p, e) for p, e in message.not_held],
                     )
                 )
+            case Dropped():
+                pairs = [(p, e) for p, e in message.partitions]
+                self._step(sv.PartitionsDropped(message.nonce, pairs))
             case Exited():
                 at = clock.now() - message.ago_ms / 1000
                 self._step(sv.ProcessExited(message.nonce, at))

@@ -24,7 +24,16 @@ from mesh.core.cache import Cache
 from mesh.core.dedupe import outcome_field, watermark_field
 from mesh.core.epochs import NOT_HELD, pack_epochs, unpack_epochs
 from mesh.core.execution import Step
-from mesh.core.messages import PAIRS_A_MESSAGE, Adopted, Beat, Grant, Message, Release, Released
+from mesh.core.messages import (
+    PAIRS_A_MESSAGE,
+    Adopted,
+    Beat,
+    Dropped,
+    Grant,
+    Message,
+    Release,
+    Released,
+)
 from mesh.core.outbox import Batch, Change, Outbox
 from mesh.core.records import (
     CommitReply,
@@ -116,6 +125,9 @@ class HandlerCore:
         self._token = 0
         self._tenures: dict[int, Tenure] = {}
         self._released: dict[int, int] = {}
+        self._dropped: dict[int, int] = {}
+        """Epochs lost without a release, that the leader's grant still names."""
+        self._untold: dict[int, int] = {}
         self._held: dict[int, list[Held]] = {}
         self._outbox = Outbox(self.config.lanes)
         self._wanted: dict[tuple[int, bytes], Tenure] = {}
@@ -256,13 +268,23 @@ class HandlerCore:
         if (message.life, message.version) < (self.grant.life, self.grant.version):
             return
         self.grant = GrantRef(self.nonce, message.life, message.version)
-        for partition, epoch in enumerate(unpack_epochs(message.epochs)):
+        epochs = unpack_epochs(message.epochs)
+        for told in (self._dropped, self._untold):
+            for partition, epoch in list(told.items()):
+                if epochs[partition] != epoch:
+                    del told[partition]
+        for partition, epoch in enumerate(epochs):
             tenure = self._tenures.get(partition)
             if tenure is not None and tenure.epoch != epoch:
                 self._drop(tenure)
                 tenure = None
-            # A released epoch is never taken up again, whoever says so (schedule M2).
-            if tenure is None and epoch > self._released.get(partition, NOT_HELD):
+            # A released epoch is never taken up again, whoever says so (schedule M2); nor is one that
+            # was lost, or the store would refuse it again.
+            if (
+                tenure is None
+                and epoch > self._released.get(partition, NOT_HELD)
+                and epoch != self._dropped.get(partition)
+            ):
                 self._tenures[partition] = Tenure(partition, epoch)
         self._messages.append(Adopted(self.nonce, message.life, message.version))
         for partition in list(self._held):
@@ -354,7 +376,7 @@ class HandlerCore:
                 continue
             tenure = self._tenures.get(entry.partition)
             if tenure is not None and tenure.epoch == entry.epoch:
-                self._drop(tenure)
+                self._lose(tenure)
             status = Status.NOT_READY if batch.clean else Status.MAYBE
             self._give_up(changes, status)
         if self._settling:
@@ -410,7 +432,7 @@ class HandlerCore:
             if self._tenures.get(tenure.partition) is not tenure:
                 continue
             if values is None:
-                self._drop(tenure)
+                self._lose(tenure)
                 continue
             if isinstance(values, Unreadable):
                 tenure.unreadable = True
@@ -473,7 +495,7 @@ class HandlerCore:
         if self._tenures.get(tenure.partition) is not tenure:
             return
         if reply.status is StoreStatus.CONFLICT:
-            self._drop(tenure)
+            self._lose(tenure)
         if reply.status is not StoreStatus.OK:
             return
         if reply.unreadable is not None or not self._adopt_page(tenure, reply.pairs):
@@ -554,7 +576,21 @@ class HandlerCore:
     def take_messages(self) -> list[Message]:
         """What the leader is to be told."""
         messages, self._messages = self._messages, []
+        if self._untold:
+            messages += self._told_dropped(self._untold)
+            self._untold.clear()
         return messages
+
+    def still_dropped(self) -> list[Message]:
+        """What the leader is to be told again with each beat: it may not have heard it."""
+        return self._told_dropped(self._dropped)
+
+    def _told_dropped(self, epochs: dict[int, int]) -> list[Message]:
+        pairs = list(epochs.items())
+        return [
+            Dropped(self.nonce, pairs[at : at + PAIRS_A_MESSAGE])
+            for at in range(0, len(pairs), PAIRS_A_MESSAGE)
+        ]
 
     def held_epochs(self) -> bytes:
         """This process's own list: packed epochs, 4 bytes a partition."""
@@ -609,6 +645,11 @@ class HandlerCore:
                 # Each for itself: another one may name no epoch that this handler lacks.
                 self._hold(held)
 
+    def _lose(self, tenure: Tenure) -> None:
+        """The store refused the tenure: either its end is about to be told, or nobody knows of it."""
+        self._dropped[tenure.partition] = self._untold[tenure.partition] = tenure.epoch
+        self._drop(tenure)
+
     def _drop(self, tenure: Tenure) -> None:
         """The tenure is over without a release: what was never sent was not executed."""
         self._give_up(self._outbox.drop(tenure.partition), Status.NOT_READY)
@@ -625,6 +666,8 @@ class HandlerCore:
 
     def _end(self) -> None:
         self.revoked = True
+        self._dropped.clear()
+        self._untold.clear()
         for tenure in list(self._tenures.values()):
             self._drop(tenure)
         for calls in self._held.values():

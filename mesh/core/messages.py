@@ -178,6 +178,17 @@ class Released(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped(Message):
+    """A handler lost partitions that nobody asked it for (the store refused their batch, or their read).
+
+    Repeated with each beat until its grant has changed: the leader gives it new epochs.
+    """
+
+    nonce: bytes
+    partitions: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Beat(Message):
     """A handler's counts, once a second."""
 

@@ -54,6 +54,14 @@ class PartitionsReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionsDropped:
+    """A handler lost partitions without being asked for them: pairs of (partition, epoch)."""
+
+    nonce: bytes
+    partitions: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class StoreReplied:
     """The store call came back; None: unreachable, it may have been carried out."""
 
@@ -94,6 +102,7 @@ Event = (
     | ProcessExited
     | GrantAdopted
     | PartitionsReleased
+    | PartitionsDropped
     | StoreReplied
     | Published
     | StartFailed

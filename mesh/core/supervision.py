@@ -32,6 +32,7 @@ from mesh.core.signals import (
     Effect,
     Event,
     GrantAdopted,
+    PartitionsDropped,
     PartitionsReleased,
     ProcessExited,
     Published,
@@ -113,7 +114,7 @@ class Supervision:
             and all(m.enrolled and m.adopted == m.version for m in alive)
         )
 
-    def step(self, event: Event, now: float) -> list[Effect]:
+    def step(self, event: Event, now: float) -> list[Effect]:  # noqa: C901 - a table, one line an event
         """Take one event; return what is to be done, in this order."""
         if self.deposed:
             return []
@@ -128,6 +129,8 @@ class Supervision:
                 effects = self._on_adopted(nonce, version, now)
             case PartitionsReleased():
                 effects = self._on_released(event)
+            case PartitionsDropped():
+                effects = self._on_dropped(event)
             case StoreReplied(operation, reply):
                 effects = self._on_store(operation, reply, now)
             case Published(operation):
@@ -231,10 +234,32 @@ class Supervision:
                 self._missing.add(partition)
         return []
 
+    def _on_dropped(self, event: PartitionsDropped) -> list[Effect]:
+        member = self._members.get(event.nonce)
+        if self.table is None or member is None or member.proven_at is not None:
+            return []
+        for partition, epoch in event.partitions:
+            if not 0 <= partition < self.partitions:
+                continue
+            owner = self.table.owner(partition)
+            if (owner.handler.nonce, owner.epoch) != (event.nonce, epoch):
+                # It lost what was taken from it; or what it has since got anew.
+                continue
+            intent = self._intents.get(partition)
+            if intent is not None:
+                # It will not release it any more, and what is lost must not move (see _on_released).
+                del self._intents[partition]
+                self._released.pop(partition, None)
+            self._missing.add(partition)
+        return []
+
     def _on_beat(self, beat: Beat) -> list[Effect]:
         member = self._members.get(beat.nonce)
         if member is None:
-            return []
+            # Buried, and yet it beats; or never heard of, though whoever beats has registered before.
+            # Its grant is revoked, and without any traffic it would never learn that.
+            over = Grant(self.token, beat.nonce, self.life, 0, False, b"")
+            return [TellGrant(beat.nonce, over)] if self.table is not None else []
         member.beat = beat
         if member.enrolled and member.proven_at is None and beat.grant_version < member.version:
             return [self._tell(member)]

@@ -15,7 +15,7 @@ from unit.rigs import Handler, run
 
 from mesh.core import supervision as sv
 from mesh.core.epochs import NOT_HELD, unpack_epochs
-from mesh.core.messages import Adopted, Beat, Grant, Message, Register, Release, Released
+from mesh.core.messages import Adopted, Beat, Dropped, Grant, Message, Register, Release, Released
 from mesh.core.records import OpenLife, Takeover, TakeoverReply
 from mesh.core.syncset import InSyncSet
 from mesh.core.table import NO_TABLE, Table
@@ -210,6 +210,8 @@ class Mesh:
                     message.nonce, message.token, message.partitions, message.not_held
                 )
             )
+        elif isinstance(message, Dropped):
+            self.step(sv.PartitionsDropped(message.nonce, message.partitions))
         elif isinstance(message, Beat):
             self.step(sv.Beaten(message))
 

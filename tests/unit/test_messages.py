@@ -18,6 +18,7 @@ ALL = [
     m.Adopted(N, 2, 3),
     m.Release(5, [(1, 0x10001)]),
     m.Released(N, 5, [(1, 0x10001)], [(2, 0x10001)]),
+    m.Dropped(N, [(1, 0x10001)]),
     m.Beat(N, 3, 1, 2, 3, 4, 5),
     m.Stop(5),
     m.WardenHere("w-0", "node", 7, [N]),
