@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import msgpack
 
-from mesh.core.calling import Call, ClientCore, Result
+from mesh.core.calling import UNDECODABLE, Call, ClientCore, Result
 from mesh.core.keyspace import key_bytes, partition_of
 from mesh.core.messages import Hello
 from mesh.core.table import HandlerRow, Table
@@ -30,6 +30,8 @@ from mesh.net.dial import dial
 log = logging.getLogger("mesh.client")
 
 DEFAULT_TIMEOUT_S = 10.0
+MAX_TIMEOUT_S = 86_400.0
+"""How long a handler keeps what it needs to recognise a call that is sent again."""
 MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
 _RECONNECT_S = 0.02
 _MAX_RECONNECT_S = 1.0
@@ -102,19 +104,22 @@ class AsyncClient:
             method: `Account.deposit`, or its name "Account.deposit".
             key: str or bytes, 1 to 512 bytes.
             args: the method's positional arguments; kwargs its keyword arguments.
-            timeout: seconds for all attempts together.
+            timeout: seconds for all attempts together, up to a day.
 
         Raises:
             EntityError: the method raised; the state is unchanged.
             BadRequest: unknown method, wrong arguments, or over a limit.
             DeadlineExceeded: not executed in time.
             OutcomeUnknown: sent, and no verdict in time.
+            ProtocolError: executed, and its reply cannot be decoded.
         """
         partition, payload = self._encode(method, key, args, kwargs)
         if self._closed:
             raise Unavailable("this client is closed; connect anew")
-        if timeout <= 0:
-            raise BadRequest(f"timeout must be above 0 seconds, not {timeout!r}")
+        if not 0 < timeout <= MAX_TIMEOUT_S:  # true of nan, too
+            raise BadRequest(
+                f"timeout must be above 0 seconds and up to {MAX_TIMEOUT_S:g}, not {timeout!r}"
+            )
         future: asyncio.Future[Result] = self._loop.create_future()
         call = self._core.call(partition, payload, timeout, clock.now(), _settle(future))
         self._arm()
@@ -125,7 +130,14 @@ class AsyncClient:
             raise
         if result.error is not None:
             raise result.error
-        return msgpack.unpackb(result.payload, strict_map_key=False)
+        try:
+            return msgpack.unpackb(result.payload, strict_map_key=False)
+        except UNDECODABLE as error:
+            raise ProtocolError(
+                f"the call was executed, its reply cannot be decoded: {error!r:.200}",
+                executed=True,
+                partition=partition,
+            ) from error
 
     def entity(self, cls: type, key: str | bytes) -> Entity:
         """One key of one entity: `await client.entity(Account, "alice").deposit(5)`."""
@@ -196,7 +208,7 @@ class AsyncClient:
     def connect(self, row: HandlerRow) -> None:
         """See Ports."""
         if row.nonce not in self._links and row.nonce not in self._dialing and not self._closed:
-            self._dialing[row.nonce] = self._loop.create_task(self._reach(row))
+            self._dial(row.nonce, self._reach(row))
 
     def disconnect(self, nonce: bytes) -> None:
         """See Ports."""
@@ -245,6 +257,18 @@ class AsyncClient:
         self._core.on_table(table, now)
         self._has_table.set()
 
+    def _dial(self, peer: bytes | str, work: Coroutine[Any, Any, None]) -> None:
+        task = self._dialing[peer] = self._loop.create_task(work)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            # Whatever it ended of: an entry that stays would mean that this peer is never dialed again.
+            if self._dialing.get(peer) is task:
+                del self._dialing[peer]
+            if not task.cancelled() and task.exception() is not None:
+                log.error("connecting to %r failed", peer, exc_info=task.exception())
+
+        task.add_done_callback(ended)
+
     async def _reach(self, row: HandlerRow) -> None:
         """Keep trying to reach a handler process until it is there, or no table names it any more."""
         delay = _RECONNECT_S
@@ -266,6 +290,9 @@ class AsyncClient:
         except MeshError as error:
             log.debug("%s at %s: %s", row.id, row.address, error)
             return None
+        except Exception:  # an address that is none, out of a redirect or a table
+            log.exception("%s at %s was not reached", row.id, row.address)
+            return None
         if welcome.nonce == row.nonce:
             return conn
         log.debug("%s at %s: another process has its port", row.id, row.address)
@@ -274,7 +301,7 @@ class AsyncClient:
 
     def _keep(self, address: str) -> None:
         if address not in self._dialing and not self._closed:
-            self._dialing[address] = self._loop.create_task(self._reach_endpoint(address))
+            self._dial(address, self._reach_endpoint(address))
 
     async def _reach_endpoint(self, address: str) -> None:
         """Keep a connection to an endpoint, for the tables that it pushes."""
@@ -295,6 +322,9 @@ class AsyncClient:
             self._refused = error
             if isinstance(error, AuthenticationError):
                 self._has_table.set()
+            return None
+        except Exception:
+            log.exception("%s was not reached", address)
             return None
         return conn
 
@@ -387,7 +417,12 @@ async def connect(
         if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
             raise BadRequest(f'endpoint {address!r} is not "host:port"')
     client = AsyncClient(addresses, token=token, mesh=mesh)
-    await client.start(timeout)
+    try:
+        await client.start(timeout)
+    except BaseException:
+        # Cancelled, too: nobody has it, so nobody else would ever close it.
+        await client.close()
+        raise
     return client
 
 

@@ -29,10 +29,13 @@ from mesh.errors import (
     MeshError,
     OutcomeUnknown,
     Overloaded,
+    ProtocolError,
     Unavailable,
 )
 
 MAX_DEATHS = 2
+UNDECODABLE = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
+"""What msgpack raises at bytes that it cannot make values of."""
 _BACKOFF_S = 0.002
 _MAX_BACKOFF_S = 0.05
 
@@ -175,14 +178,19 @@ class ClientCore:
             self._end(call, Result(error=self._error(call, nonce, status, payload)))
 
     def _error(self, call: Call, nonce: bytes, status: int, payload: bytes) -> MeshError:
-        value: Any = msgpack.unpackb(payload)
         known: dict[str, Any] = {"partition": call.partition}
         row = self.table.row(nonce) if self.table else None
         if row is not None:
             known["handler"] = row.id
-        if status == Status.ENTITY_ERROR:
-            name, message, details = value
-            return EntityError(message, type=name, details=details, **known)
+        try:
+            value: Any = msgpack.unpackb(payload, strict_map_key=False)
+            if status == Status.ENTITY_ERROR:
+                name, message, details = value
+                return EntityError(message, type=name, details=details, **known)
+        except UNDECODABLE as error:
+            reason = f"answered with status {status} and what cannot be decoded: {error!r:.200}"
+            known["executed"] = True if status == Status.ENTITY_ERROR else None
+            return ProtocolError(reason, **known)
         # An earlier attempt on a connection that broke may have run, whatever this one was told.
         known["executed"] = None if call.maybe else False
         if status == Status.BAD_REQUEST:
@@ -213,11 +221,8 @@ class ClientCore:
         }
         for row in table.handlers:
             self._ports.connect(row)
-        wanted = {owner.handler.nonce for owner in self._overrides.values()}
         for nonce in known:
-            if nonce not in wanted and table.row(nonce) is None:
-                self._ports.disconnect(nonce)
-                self.on_down(nonce, now)
+            self._part_from(nonce, now)
         self._dispatch_parked(now)
 
     def on_up(self, nonce: bytes, now: float) -> None:
@@ -249,13 +254,34 @@ class ClientCore:
             self._again_later(call, now)
             return
         row = HandlerRow(redirect.id, redirect.nonce, redirect.host, redirect.port)
+        replaced = self._overrides.get(redirect.partition)
         self._overrides[redirect.partition] = Owner(row, redirect.epoch)
+        if replaced is not None:
+            self._part_from(replaced.handler.nonce, now)
         self._dispatch(call, now)
+
+    def _part_from(self, nonce: bytes, now: float) -> None:
+        """No connection is kept to a process that no table and no redirect names any more."""
+        if self.table is not None and self.table.row(nonce) is not None:
+            return
+        if all(owner.handler.nonce != nonce for owner in self._overrides.values()):
+            self._ports.disconnect(nonce)
+            self.on_down(nonce, now)
 
     def _dispatch(self, call: Call, now: float) -> None:
         if call.settled:
             # Ended by what the end of another call brought about.
             return
+        try:
+            self._send(call, now)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the calls behind this one go on
+            if not call.settled:
+                unknown = call.maybe or call.conn is not None
+                cls = OutcomeUnknown if unknown else Unavailable
+                reason = f"the call could not be sent: {error!r:.200}"
+                self._end(call, Result(error=cls(reason, partition=call.partition)))
+
+    def _send(self, call: Call, now: float) -> None:
         owner = self.owner(call.partition)
         if owner is None or owner.handler.nonce not in self._up:
             if owner is not None:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import socket
 
 import pytest
 from mesh_in_process import PARTITIONS, InProcess
 
 import mesh
+from mesh.core import execution
 from mesh.core.keyspace import partition_of
 from mesh.core.messages import Welcome
-from mesh.errors import BadRequest, DeadlineExceeded, EntityError, OutcomeUnknown, Unavailable
+from mesh.core.table import HandlerRow
+from mesh.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    EntityError,
+    OutcomeUnknown,
+    ProtocolError,
+    Unavailable,
+)
 from mesh.net.listener import free_port
 
 
@@ -116,9 +127,56 @@ async def test_a_state_over_the_limit_is_refused_and_the_old_one_stays(client):
     assert await client.call("KV.get", "a") == "small"
 
 
-async def test_a_timeout_that_is_no_time_is_refused(client):
-    with pytest.raises(BadRequest, match="timeout must be above 0 seconds, not 0"):
-        await client.call("KV.get", "a", timeout=0)
+@pytest.mark.parametrize(
+    "timeout", [0, -1.0, math.nan, math.inf, -math.inf, 86_401, 1e300, 10**400]
+)
+async def test_a_timeout_that_is_no_time_is_refused(client, timeout):
+    says = f"timeout must be above 0 seconds and up to 86400, not {timeout!r}"
+    with pytest.raises(BadRequest, match=re.escape(says)):
+        await client.call("KV.get", "a", timeout=timeout)
+    assert await client.call("KV.get", "a", timeout=86_400) is None
+
+
+async def test_a_reply_that_cannot_be_decoded_is_told_as_executed(client, monkeypatch):
+    monkeypatch.setattr(execution, "_pack_result", lambda _: b"\x81\x91\x01\x02")
+    with pytest.raises(ProtocolError, match="was executed, its reply cannot be decoded") as caught:
+        await client.call("KV.put", "a", 1)
+    assert caught.value.executed is True
+
+
+async def test_an_address_that_cannot_be_dialed_is_tried_again_and_given_up_with_the_table(client):
+    row = HandlerRow("h-9", b"nonce", "127.0.0.1", 99_999)
+    client.connect(row)
+    await asyncio.sleep(0.1)
+    assert not client._dialing[row.nonce].done()
+    client.disconnect(row.nonce)
+    assert row.nonce not in client._dialing
+
+
+async def test_a_peer_is_dialed_anew_whatever_the_last_attempt_ended_of(
+    client, monkeypatch, caplog
+):
+    async def fail(_: object) -> None:
+        raise RuntimeError("nobody thought of this")
+
+    row = HandlerRow("h-9", b"nonce", "127.0.0.1", free_port())
+    monkeypatch.setattr(client, "_reach", fail)
+    client.connect(row)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert row.nonce not in client._dialing
+    assert "nobody thought of this" in caplog.text
+
+
+async def test_a_connect_that_is_cancelled_leaves_nothing_running():
+    before = asyncio.all_tasks()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connecting = asyncio.create_task(mesh.connect(f"127.0.0.1:{silent.getsockname()[1]}"))
+        await asyncio.sleep(0.05)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+    assert asyncio.all_tasks() == before
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from mesh.errors import (
     IdempotencyConflict,
     OutcomeUnknown,
     Overloaded,
+    ProtocolError,
     Unavailable,
 )
 
@@ -186,3 +187,35 @@ def test_closing_ends_every_call_and_says_which_were_sent(client):
     client.up(A)
     client.later(20)
     assert len(client.sent) == 2
+
+
+def test_a_call_that_cannot_be_sent_ends_and_those_behind_it_go_on(client, monkeypatch):
+    client.down(A)
+    calls = [client.call(0) for _ in range(3)]
+    send = client.send
+
+    def fail_first(nonce, frame):
+        if not client.sent:
+            client.sent.append((nonce, None))
+            raise KeyError("no such connection")
+        send(nonce, frame)
+
+    monkeypatch.setattr(client, "send", fail_first)
+    client.up(A)
+    assert isinstance(client.error(calls[0]), OutcomeUnknown)
+    assert [call.conn for call in calls[1:]] == [A, A]
+
+
+@pytest.mark.parametrize(
+    ("status", "executed"), [(Status.ENTITY_ERROR, True), (Status.BAD_REQUEST, None)]
+)
+@pytest.mark.parametrize("payload", [b"\xc1", b"", b"\x01", b"\x81\x91\x01\x02"])
+def test_a_refusal_that_cannot_be_decoded_ends_the_call(client, status, executed, payload):
+    call = client.call()
+    client.core.on_reply(A, call.counter, status, payload, client.now)
+    error = client.error(call)
+    if (status, payload) == (Status.BAD_REQUEST, b"\x01"):
+        assert isinstance(error, BadRequest)
+        return
+    assert isinstance(error, ProtocolError)
+    assert error.executed is executed

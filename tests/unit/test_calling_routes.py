@@ -189,3 +189,28 @@ def test_a_call_ended_from_within_anothers_end_is_not_sent(client):
     others.append(client.call())
     client.up(A)
     assert client.sent == [] and list(client.core.calls()) == []
+
+
+def test_a_process_whose_redirect_was_replaced_is_parted_from(client):
+    call = client.call()
+    client.redirect(call, C, 2)
+    assert client.connecting[C]
+    client.up(C)
+    client.redirect(call, b"h-4", 3)
+    assert client.disconnected == [C]
+    client.up(b"h-4")
+    assert call.conn == b"h-4"
+
+
+def test_a_process_that_another_redirect_or_the_table_names_is_kept(client):
+    one, two = client.call(0), client.call(1)
+    client.redirect(one, C, 2)
+    client.redirect(two, C, 2)
+    client.up(C)
+    client.redirect(one, B, 3)
+    assert client.disconnected == []
+    client.redirect(two, A, 3)
+    assert client.disconnected == [C]
+    again = client.call(0)
+    client.redirect(again, A, 4)
+    assert client.disconnected == [C], "the table names it"
