@@ -23,6 +23,7 @@ from mesh.errors import BadRequest
 MAX_VALUE_BYTES = 1024 * 1024
 _NONE: bytes = msgpack.packb(None)
 _PLAIN = (type(None), bool, int, float)
+_SCALARS = frozenset({bool, int, float, str, bytes})
 _MAX_TEXT = 4096
 _MAX_DETAILS = 32
 
@@ -199,6 +200,13 @@ def _pack_result(result: Any) -> bytes:
     payload: bytes = msgpack.packb(result)
     if len(payload) > MAX_VALUE_BYTES:
         raise ValueError(f"reply of {len(payload)} bytes is over the limit of {MAX_VALUE_BYTES}")
+    if type(result) not in _SCALARS:
+        # A map whose keys are tuples can be packed, and by nobody be unpacked. Once it is committed
+        # it is too late to say so: a retry gets the very same bytes.
+        try:
+            msgpack.unpackb(payload, strict_map_key=False)
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+            raise ValueError(f"its caller could not decode this reply: {error!r:.200}") from None
     return payload
 
 

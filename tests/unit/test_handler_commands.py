@@ -4,7 +4,9 @@ import msgpack
 import pytest
 from unit.rigs import KEYS, Answer
 
-from mesh.core.wire import Status
+import mesh
+from mesh.core.wire import Status, unpack_reply
+from mesh.entities import Registry
 
 K = KEYS[0]
 
@@ -213,3 +215,43 @@ def test_the_counts_add_up(handler):
     handler.call("Account.deposit", K, 1, counter=90, lowest=91)
     beat = handler.core.beat()
     assert (beat.done, beat.entity_errors, beat.not_executed, beat.unknown) == (4, 1, 1, 0)
+
+
+@mesh.entity
+class Odd:
+    runs: int = 0
+
+    @mesh.command
+    def by_pair(self) -> dict:
+        self.runs += 1
+        return {(1, 2): "no client can decode a map with such keys"}
+
+    @mesh.query
+    def read_by_pair(self) -> list:
+        return [{(1, 2): 3}]
+
+    @mesh.command
+    def by_number(self) -> dict:
+        return {1: "a", b"b": ["c"]}
+
+
+@pytest.mark.parametrize("method", ["Odd.by_pair", "Odd.read_by_pair"])
+def test_a_result_that_its_caller_could_not_decode_is_an_error_before_it_is_committed(
+    handler, server, method
+):
+    handler.core._registry = Registry([Odd])
+    caller = handler.call(method, K)
+    handler.flush()
+    assert caller.status is Status.ENTITY_ERROR
+    assert "could not decode" in caller.answer.value[1]
+    assert all(not name.startswith(b"s") for name in server.partitions.get(0, ())), "as it was"
+
+
+def test_a_map_with_other_keys_than_text_is_a_result(handler):
+    handler.core._registry = Registry([Odd])
+    sent = []
+    caller = handler.call("Odd.by_number", K)
+    caller.send = sent.append
+    handler.flush()
+    payload = unpack_reply(sent[0][8:]).payload
+    assert msgpack.unpackb(payload, strict_map_key=False) == {1: "a", b"b": ["c"]}
