@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from typing import Any
 
 from actors import names, priority, runtime
 from actors.spec import Spec
+from mesh.errors import MeshError
 from mesh.store.address import StoreAddress
 from mesh.store.redis import RedisStore
 from mesh.supervisor import Supervisor, SupervisorSettings
@@ -65,15 +67,11 @@ class SupervisorActor:
         # Creating an actor talks to Ray's control service and may block for milliseconds.
         creating = loop.run_in_executor(None, create)
         try:
-            handle = await asyncio.shield(creating)
-        except asyncio.CancelledError:
-            # The thread goes on whatever happens here.
-            creating.add_done_callback(_kill_created)
-            raise
-        try:
-            await runtime.start(handle, self._spec)
+            await runtime.start(await asyncio.shield(creating), self._spec)
         except BaseException:
-            await loop.run_in_executor(None, runtime.kill, handle)
+            # Its thread goes on when this is cancelled, and what it creates would have the name.
+            with contextlib.suppress(MeshError):
+                await loop.run_in_executor(None, runtime.kill, await creating)
             raise
 
     async def run(self) -> None:
@@ -81,8 +79,3 @@ class SupervisorActor:
         assert self._supervisor is not None
         await self._supervisor.ended.wait()
         await runtime.leave_when(self._supervisor.stop())
-
-
-def _kill_created(creating: asyncio.Future[Any]) -> None:
-    if not creating.cancelled() and creating.exception() is None:
-        _ = creating.get_loop().run_in_executor(None, runtime.kill, creating.result())

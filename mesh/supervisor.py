@@ -48,6 +48,7 @@ log = logging.getLogger("mesh.supervisor")
 
 _TICK_S = 0.05
 _KEPT_EVENTS = 10_000
+_GIVE_UP_S = 10.0
 
 
 class Launcher(Protocol):
@@ -119,6 +120,7 @@ class Supervisor:
         self._followers: dict[Connection, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._starts: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
 
     def __repr__(self) -> str:
         return f"Supervisor({self.settings.id}, port {self.port}, {self._core!r})"
@@ -153,6 +155,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End every task and close every socket."""
+        self._stopping = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -239,7 +242,11 @@ class Supervisor:
     def on_closed(self, conn: Connection, reason: str) -> None:
         """See Service."""
         self._followers.pop(conn, None)
-        self._wardens.pop(conn, None)
+        warden = self._wardens.pop(conn, None)
+        if warden is not None and not self._stopping:
+            self._record(
+                "warden_lost", {"warden": warden.id, "node": warden.node, "reason": reason}
+            )
         if conn.role == "handler" and self._handlers.get(conn.tag) is conn:
             del self._handlers[conn.tag]
             self._step(sv.ConnectionLost(conn.tag))
@@ -268,6 +275,8 @@ class Supervisor:
                 self._step(sv.ProcessExited(message.nonce, at))
             case WardenHere():
                 self._wardens[conn] = message
+                known = {"warden": message.id, "node": message.node, "pid": message.pid}
+                self._record("warden_here", {**known, "watching": len(message.watching)})
             case Beat():
                 self._beats[message.nonce] = message
                 self._step(sv.Beaten(message))
@@ -279,6 +288,9 @@ class Supervisor:
     # -------------------------------------------------------------- effects
 
     def _step(self, event: sv.Event) -> None:
+        if self._stopping:
+            # Handlers end because they were told to: none of them is to be taken over or replaced.
+            return
         if self._core is None:
             self._early.append(event)
             return
@@ -332,7 +344,7 @@ class Supervisor:
         if earlier is not None and not earlier.done():
             # It hangs. Its late failure would be taken for this one's, which would be ended for it.
             earlier.cancel()
-            await asyncio.wait((earlier,))
+            await asyncio.wait((earlier,), timeout=_GIVE_UP_S)
         self._record("handler_starting", {"handler": id_})
         try:
             await self._launcher.start_handler(id_)
@@ -393,6 +405,9 @@ class Supervisor:
 
     async def _stop_all(self) -> bool:
         token = self._core.token if self._core else 0
+        self._stopping = True
+        for task in self._starts.values():
+            task.cancel()
         for conn in self._listener.connections:
             if conn.role in ("handler", "warden"):
                 conn.send(Stop(token).frame())

@@ -48,6 +48,9 @@ from mesh.core.signals import (
 )
 from mesh.core.table import HandlerRow, Table, TableVersion
 
+MAX_REASON = 500
+"""Characters of what a start failed of; Ray's errors carry whole tracebacks."""
+
 
 @dataclass(slots=True)
 class _Operation:
@@ -88,6 +91,8 @@ class Supervision:
         self._intents: dict[int, Intent] = {}
         self._handover: dict[str, Any] | None = None
         self._restart_at: dict[str, float] = {}
+        self._urgent: set[str] = set()
+        """Died, and not been started since: they need not wait where nobody else is alive."""
         self._starting: dict[str, float] = {}
         self._restart_delay: dict[str, float] = {}
         self._exited: set[bytes] = set()
@@ -136,7 +141,8 @@ class Supervision:
             case Published(operation):
                 effects = self._on_published(operation, now)
             case StartFailed(id_, reason):
-                effects = [Record("handler_start_failed", {"handler": id_, "reason": reason})]
+                fields = {"handler": id_, "reason": reason[:MAX_REASON]}
+                effects = [Record("handler_start_failed", fields)]
                 self._starting.pop(id_, None)
                 self._schedule_restart(id_, now)
             case Beaten(beat):
@@ -155,7 +161,7 @@ class Supervision:
             # anew, or be given partitions, and nobody would ever report its death again.
             if r.nonce in self._exited_unnamed:
                 self._exited_unnamed.discard(r.nonce)
-                self._schedule_restart(r.id, now)
+                self._schedule_restart(r.id, now, died=True)
             return []
         member = self._members.get(r.nonce)
         if member is None:
@@ -205,7 +211,7 @@ class Supervision:
         member.first_sign = at if member.first_sign is None else min(at, member.first_sign)
         if now - member.registered_at > self.config.settled_s:
             self._restart_delay.pop(member.row.id, None)
-        self._schedule_restart(member.row.id, now)
+        self._schedule_restart(member.row.id, now, died=True)
         if not member.enrolled and not self._is_enrolling(nonce):
             del self._members[nonce]
         return []
@@ -272,9 +278,11 @@ class Supervision:
             operation.retry_at = None
             effects.append(CallStore(operation.call))
         for id_, due in list(self._restart_at.items()):
-            # The takeover comes first; nobody to take over makes the replacement urgent instead.
-            if due <= now or not self._alive():
+            # The takeover comes first; nobody to take over makes the replacement urgent instead. Once:
+            # what cannot be started would be tried in a tight loop.
+            if due <= now or (id_ in self._urgent and not self._alive()):
                 del self._restart_at[id_]
+                self._urgent.discard(id_)
                 if all(m.row.id != id_ for m in self._alive()):
                     self._starting[id_] = now + self.config.start_s
                     effects.append(StartHandler(id_))
@@ -526,9 +534,11 @@ class Supervision:
             for at in range(0, len(pairs), PAIRS_A_MESSAGE)
         ]
 
-    def _schedule_restart(self, id_: str, now: float) -> None:
+    def _schedule_restart(self, id_: str, now: float, *, died: bool = False) -> None:
         if id_ not in self.config.handlers:
             return
+        if died:
+            self._urgent.add(id_)
         delay = self._restart_delay.get(id_, self.config.restart_after_s)
         self._restart_at[id_] = now + delay
         self._restart_delay[id_] = min(self.config.restart_most_s, delay * 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +32,15 @@ class Names:
 
     def __init__(self) -> None:
         self.held: dict[str, Actor] = {}
+        self.asked = False
+        self.may_create = threading.Event()
+        self.may_create.set()
         self.created = 0
         self.outcome: Any = None
 
     def create_handler(self, mesh: str, id: str) -> Actor:
+        self.asked = True
+        assert self.may_create.wait(5)
         name = f"handler {id}"
         if name in self.held:
             raise SetupError(f"actor {name!r} could not be created: the name is taken")
@@ -78,13 +84,18 @@ async def test_a_start_that_fails_frees_the_name(ray, actor):
     assert ray.held == {}
 
 
-async def test_a_start_that_is_given_up_frees_the_name(ray, actor):
+@pytest.mark.parametrize("created", [True, False])
+async def test_a_start_that_is_given_up_frees_the_name(ray, actor, created):
     ray.outcome = "hang"
+    if not created:
+        ray.may_create.clear()
     starting = asyncio.create_task(actor.start_handler("h-0"))
-    while not ray.held:  # noqa: ASYNC110 - a thread makes it
+    while not (ray.held if created else ray.asked):  # noqa: ASYNC110 - a thread does it
         await asyncio.sleep(0.001)
     starting.cancel()
+    ray.may_create.set()
     await asyncio.wait((starting,))
+    assert ray.created == 1
     assert ray.held == {}
 
 

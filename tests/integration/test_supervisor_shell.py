@@ -9,7 +9,8 @@ import pytest
 from mesh_in_process import NAME, PARTITIONS, InProcess, raw_peer
 
 from mesh.client.tool import Tool
-from mesh.core.messages import Answer, Ask, Exited, unpack_message
+from mesh.core import signals as sv
+from mesh.core.messages import Answer, Ask, Exited, WardenHere, unpack_message
 from mesh.core.wire import Kind, pack_frame
 from mesh.errors import SetupError, Unavailable
 from mesh.store.memory import MemoryServer, MemoryStore
@@ -190,3 +191,39 @@ async def test_the_next_mesh_on_the_same_store_goes_on_with_its_data():
         client = await second.connect()
         assert [await client.call("KV.incr", f"k{i}") for i in range(20)] == [2] * 20
         assert (await second.status())["store_life"] == 2
+
+
+async def test_once_told_to_stop_nobody_is_taken_over_or_replaced(meshed, tool):
+    before = (await meshed.status())["table_version"]
+    began: list[str] = []
+    starting = asyncio.Event()
+
+    async def hang(id: str) -> None:
+        began.append(id)
+        starting.set()
+        await asyncio.Event().wait()
+
+    meshed.start_handler = hang
+    killed = await meshed.kill("h-0")
+    await starting.wait()
+    moved = (await meshed.status())["table_version"]
+    assert moved > before
+    await tool.ask("stop")
+    await meshed.kill("h-1")
+    meshed.supervisor._step(sv.Tick())
+    assert killed.nonce not in meshed.supervisor._handlers
+    assert (await meshed.status())["table_version"] == moved
+    await meshed.until(lambda: all(t.done() for t in meshed.supervisor._starts.values()))
+    assert began == ["h-0"]
+    assert len(await meshed.events("failover")) == 1
+
+
+async def test_a_warden_that_comes_and_goes_is_on_record(meshed):
+    async with raw_peer(meshed.endpoint) as peer:
+        peer.send_hello(role="warden")
+        peer.send(WardenHere("w-0", "here", 17, [b"n"]).frame())
+        await meshed.until(lambda: bool(meshed.supervisor._wardens))
+    await meshed.until(lambda: not meshed.supervisor._wardens)
+    [here], [lost] = await meshed.events("warden_here"), await meshed.events("warden_lost")
+    assert (here["warden"], here["node"], here["pid"], here["watching"]) == ("w-0", "here", 17, 1)
+    assert (lost["warden"], lost["node"]) == ("w-0", "here")

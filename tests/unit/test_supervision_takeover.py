@@ -318,3 +318,33 @@ def test_a_handler_that_is_not_configured_is_not_replaced():
     mesh.settle()
     mesh.check_at_rest()
     assert len(mesh.processes) == 3
+
+
+def test_with_nobody_alive_only_the_first_attempt_after_a_death_is_urgent():
+    """What cannot be started, be it for want of memory, is not tried twenty times a second."""
+    mesh = up("a")
+    mesh.kill(first(mesh, "a"))
+    mesh.report(first(mesh, "a"))
+    failed, waits = mesh.now, []
+    while len(waits) < 6:
+        while not mesh.starting:
+            mesh.tick(0.05)
+        waits.append(mesh.now - failed)
+        mesh.step(sv.StartFailed(mesh.starting.popleft(), "no room"))
+        failed = mesh.now
+    assert waits == pytest.approx([0.05, 0.5, 1, 2, 4, 8], abs=0.051)
+    while not mesh.starting:
+        mesh.tick(0.05)
+    mesh.settle()
+    mesh.check_at_rest()
+    again = mesh.alive[0]
+    mesh.kill(again)
+    mesh.report(again)
+    mesh.tick(0.01)
+    assert list(mesh.starting) == ["a"], "a death is urgent, whatever came before it"
+
+
+def test_the_reason_of_a_failed_start_is_cut():
+    mesh = up("a", "b")
+    mesh.step(sv.StartFailed("a", "x" * 10_000))
+    assert records(mesh, "handler_start_failed") == [{"handler": "a", "reason": "x" * 500}]
