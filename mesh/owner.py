@@ -9,6 +9,7 @@ ended: it then takes everything down.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -73,13 +74,19 @@ async def _own(config: MeshConfig, tethered: bool, words: TextIO) -> int:
         return 1
     except asyncio.CancelledError:
         return 0
-    # Ray has put handlers of its own in the place of ours.
-    _on_signals(told)
-    _say(words, {"status": await mesh.status()})
-    words.close()
-    await stopping
-    log.info("taking the mesh down")
-    await mesh.stop()
+    try:
+        # Ray has put handlers of its own in the place of ours.
+        _on_signals(told)
+        _say(words, {"status": await mesh.status()})
+        _hang_up(words)
+        await stopping
+    except MeshError as error:
+        log.exception("the mesh is up and cannot be asked")
+        _say(words, {"error": str(error)})
+        return 1
+    finally:
+        log.info("taking the mesh down")
+        await mesh.stop()
     return 0
 
 
@@ -90,8 +97,15 @@ async def _start(config: MeshConfig, words: TextIO) -> RunningMesh:
 def _say(words: TextIO, word: dict[str, Any]) -> None:
     try:
         words.write(json.dumps(word) + "\n")
-    except BrokenPipeError:
+    except (BrokenPipeError, ValueError):  # its reader is gone; or we have closed it
         log.info("nobody listens any more")
+
+
+def _hang_up(words: TextIO) -> None:
+    # Closing writes what could not be written before, and fails of it once more. A detached mesh goes
+    # on without whoever started it; a tethered one hears of the end of its input.
+    with contextlib.suppress(BrokenPipeError):
+        words.close()
 
 
 def _on_signals(told: asyncio.Event) -> None:
