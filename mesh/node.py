@@ -9,13 +9,14 @@ again as it was, under its old number; warming up yields to calls.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.core.handling import HandlerCore, HandlingConfig
+from mesh.core.handling import MOST_SWEPT, HandlerCore, HandlingConfig
 from mesh.core.messages import (
     Grant,
     Hello,
@@ -28,6 +29,7 @@ from mesh.core.messages import (
 )
 from mesh.core.outbox import Batch
 from mesh.core.table import Table
+from mesh.core.tenure import Tenure
 from mesh.core.wire import Kind, pack_frame, unpack_request
 from mesh.entities import Registry
 from mesh.errors import MeshError, ProtocolError, Unavailable
@@ -189,7 +191,7 @@ class Node:
     def _on_leader(self, message: Message, now: float) -> None:
         if isinstance(message, Grant):
             self._core.on_grant(message, now)
-            self._loop.call_later(_WARM_AFTER_S, self._warm.set)
+            self._warm.set()
         elif isinstance(message, Release):
             self._core.on_release(message)
         elif isinstance(message, Stop):
@@ -335,6 +337,9 @@ class Node:
 
     async def _run_warm_up(self) -> None:
         while True:
+            if tenures := self._core.next_sweep():
+                await self._sweep(tenures)
+                continue
             tenure = self._core.next_scan()
             if tenure is None:
                 self._warm.clear()
@@ -351,6 +356,23 @@ class Node:
                 pause = _MAX_RETRY_S
             self._wake()
             await asyncio.sleep(pause)
+
+    async def _sweep(self, tenures: list[Tenure]) -> None:
+        try:
+            held = [(tenure.partition, tenure.epoch) for tenure in tenures]
+            reply = await self._store.sweep(self._core.grant, held)
+            self._core.on_sweep(tenures, reply, clock.now())
+        except (StoreUnreachable, StoreRefused) as error:
+            log.debug("not swept: %s", error)
+        self._wake()
+        if len(tenures) == MOST_SWEPT:
+            await asyncio.sleep(_WARM_PAUSE_S)
+            return
+        # What is large is read in pages, and not while calls are coming back from a takeover.
+        self._warm.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_WARM_AFTER_S):
+                await self._warm.wait()
 
     async def _run_timer(self) -> None:
         while True:

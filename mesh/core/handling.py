@@ -41,6 +41,7 @@ from mesh.core.records import (
     LoadReply,
     ScanReply,
     StoreStatus,
+    SweepReply,
     Unreadable,
     Verdict,
     Want,
@@ -95,6 +96,8 @@ class Load(NamedTuple):
     want: Want
 
 
+MOST_SWEPT = 64
+"""Tenures in one sweep; a call for more of them would stop the store for too long."""
 _MISPLACED = msgpack.packb("the partition is on its way to or from this handler")
 
 
@@ -480,6 +483,29 @@ class HandlerCore:
             queue.popleft()
             self._pending -= 1
         tenure.waiting.pop(field, None)
+
+    def next_sweep(self) -> list[Tenure]:
+        """Tenures to read whole in one call, if they are small: right after a grant, since calls for
+        them are on their way, and each would have to read its own key.
+        """
+        fresh = [
+            tenure
+            for tenure in self._tenures.values()
+            if not (tenure.swept or tenure.warm) and tenure.release_token is None
+        ]
+        for tenure in fresh[:MOST_SWEPT]:
+            tenure.swept = True
+        return fresh[:MOST_SWEPT]
+
+    def on_sweep(self, tenures: list[Tenure], reply: SweepReply, now: float) -> None:
+        """Small partitions came whole; the others are left to the scans."""
+        if reply.status is StoreStatus.REVOKED:
+            self._end()
+        if reply.status is not StoreStatus.OK:
+            return
+        for tenure, pairs in zip(tenures, reply.pages, strict=True):
+            if pairs is not None:
+                self.on_scan(tenure, ScanReply(StoreStatus.OK, 0, pairs), now)
 
     def next_scan(self) -> Tenure | None:
         """A tenure whose records and keys are not yet all in memory: warm it up in the background."""

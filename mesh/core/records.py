@@ -108,6 +108,14 @@ class ScanReply:
 
 
 @dataclass(frozen=True, slots=True)
+class SweepReply:
+    """All pairs of each partition in the order asked; None for one that has to be scanned."""
+
+    status: StoreStatus
+    pages: tuple[tuple[tuple[bytes, bytes], ...] | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """The recorded life: who the primary is, and what an acknowledgement needs.
 

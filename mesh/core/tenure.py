@@ -159,6 +159,7 @@ class Tenure:
         slots: keys in memory, by the name of their field.
         complete: every stored key is in `slots`: a key that is not there was never written.
         warm: every stored outcome record is in `log`: an id that is not there is new.
+        swept: it was asked for as a whole, which small partitions are read in.
         unreadable: its hash cannot be scanned as things are; each call reads what it needs itself.
         waiting: for a key that is being loaded, the calls that wait for it, in order of arrival.
         running: effects whose commit is not yet acknowledged, by request id.
@@ -174,6 +175,7 @@ class Tenure:
         "release_token",
         "running",
         "slots",
+        "swept",
         "unreadable",
         "waiting",
         "warm",
@@ -187,6 +189,7 @@ class Tenure:
         self.complete = True
         self.warm = False
         self.unreadable = False
+        self.swept = False
         self.cursor = 0
         self.waiting: dict[bytes, deque[Pending]] = {}
         self.running: dict[RequestId, Effect] = {}

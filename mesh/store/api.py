@@ -18,12 +18,19 @@ from mesh.core.records import (
     OpenLife,
     Recorded,
     ScanReply,
+    SweepReply,
     Takeover,
     TakeoverReply,
     Want,
 )
 from mesh.errors import MeshError
 
+SWEEP_MOST = 128
+"""Most fields of a partition that a sweep reads."""
+SWEEP_BYTES = 65_536
+"""Most memory of a partition that a sweep reads."""
+SWEEP_BUDGET = 4096
+"""Most fields that a sweep reads in all, and then those of one partition more."""
 LANES = 2
 """Connections that take turns for commits; each has its own sequence of batches."""
 
@@ -78,6 +85,14 @@ class Store(Protocol):
 
         Status CONFLICT: the grant does not hold the partition at that epoch. `unreadable`: it does,
         and its key is no hash.
+        """
+        ...
+
+    async def sweep(self, grant: GrantRef, tenures: Sequence[tuple[int, int]]) -> SweepReply:
+        """Read small partitions whole, pairs of (partition, epoch), in one call.
+
+        A partition of more than SWEEP_MOST fields or SWEEP_BYTES, or beyond SWEEP_BUDGET fields in
+        all, is left to `scan`, and so is one that is not held, or cannot be read.
         """
         ...
 

@@ -16,6 +16,7 @@ import msgpack
 
 from mesh.core.records import Entry, GrantRef, Life, OpenLife, Recorded, Takeover, Want
 from mesh.core.syncset import InSyncSet
+from mesh.store.api import SWEEP_BUDGET, SWEEP_BYTES, SWEEP_MOST
 from mesh.store.library import function
 from mesh.store.resp import bulk
 
@@ -56,6 +57,7 @@ def _prefix(name: str) -> bytes:
 _COMMIT = _prefix("commit")
 _LOAD = _prefix("load")
 _SCAN = _prefix("scan")
+_SWEEP = _prefix("sweep")
 _RECORDED = _prefix("recorded")
 _RENEWALS = _prefix("renewals")
 _TAKEOVER = _prefix("takeover")
@@ -111,6 +113,17 @@ class Calls:
     def scan(self, grant: GrantRef, partition: int, epoch: int, cursor: int) -> bytes:
         blob = _blob(grant.life, grant.version, partition, _epoch(epoch), b"%d" % cursor, SCAN_PAGE)
         return _fcall(_SCAN, self._owned(grant, (partition,)), blob)
+
+    def sweep(self, grant: GrantRef, tenures: Sequence[tuple[int, int]]) -> bytes:
+        flat: list[object] = []
+        for partition, epoch in tenures:
+            flat += (partition, _epoch(epoch))
+        keys = self._owned(grant, (partition for partition, _ in tenures))
+        return _fcall(
+            _SWEEP,
+            keys,
+            _blob(grant.life, grant.version, SWEEP_MOST, SWEEP_BYTES, SWEEP_BUDGET, flat),
+        )
 
     def recorded(self) -> bytes:
         return _fcall(_RECORDED, (self._life, self._leader, self._table, self._grants))

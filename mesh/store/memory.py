@@ -20,6 +20,7 @@ from mesh.core.records import (
     Recorded,
     ScanReply,
     StoreStatus,
+    SweepReply,
     Takeover,
     TakeoverReply,
     Want,
@@ -60,6 +61,9 @@ class MemoryStore:
 
     async def scan(self, grant: GrantRef, partition: int, epoch: int, cursor: int) -> ScanReply:
         return self._call(lambda: self._server.scan(grant, partition, epoch, cursor))
+
+    async def sweep(self, grant: GrantRef, tenures: Sequence[tuple[int, int]]) -> SweepReply:
+        return self._call(lambda: self._server.sweep(grant, tenures))
 
     async def takeover(self, call: Takeover) -> TakeoverReply:
         return self._judged(self._call(lambda: self._server.takeover(call)))

@@ -22,6 +22,7 @@ from mesh.core.records import (
     Recorded,
     ScanReply,
     StoreStatus,
+    SweepReply,
     Takeover,
     TakeoverReply,
     Unreadable,
@@ -29,7 +30,7 @@ from mesh.core.records import (
     Want,
 )
 from mesh.core.syncset import Role
-from mesh.store.api import LANES
+from mesh.store.api import LANES, SWEEP_BUDGET, SWEEP_BYTES, SWEEP_MOST
 
 SCAN_PAGE = 128
 """Fields in one page of a scan."""
@@ -187,6 +188,24 @@ class MemoryServer:
         page = ahead[:SCAN_PAGE]
         pairs = tuple((name, held[name]) for _, name in page)
         return ScanReply(StoreStatus.OK, page[-1][0] if len(ahead) > SCAN_PAGE else 0, pairs)
+
+    def sweep(self, ref: GrantRef, tenures: Sequence[tuple[int, int]]) -> SweepReply:
+        grant = self.grant(ref)
+        if isinstance(grant, StoreStatus):
+            return SweepReply(grant)
+        budget = SWEEP_BUDGET
+        pages: list[tuple[tuple[bytes, bytes], ...] | None] = []
+        for partition, epoch in tenures:
+            fields = self._fields(partition)
+            known = grant.holds(partition, epoch) and partition not in self.wrong_type
+            size = sum(len(name) + len(value) for name, value in fields.items())
+            small = len(fields) <= SWEEP_MOST and size <= SWEEP_BYTES
+            if not (known and small) or budget <= 0:
+                pages.append(None)
+                continue
+            budget -= len(fields)
+            pages.append(tuple(fields.items()))
+        return SweepReply(StoreStatus.OK, tuple(pages))
 
     def _fields(self, partition: int) -> dict[bytes, bytes]:
         return self.partitions.get(partition, {})

@@ -18,6 +18,7 @@ from mesh.core.records import (
     Recorded,
     ScanReply,
     StoreStatus,
+    SweepReply,
     Takeover,
     TakeoverReply,
     Unreadable,
@@ -118,6 +119,14 @@ class RedisStore:
         if len(reply) > 3:
             return ScanReply(status, unreadable=_unreadable(reply[3]))
         return ScanReply(status, int(reply[1]), tuple(pairs_of(reply[2])))
+
+    async def sweep(self, grant: GrantRef, tenures: Sequence[tuple[int, int]]) -> SweepReply:
+        reply = await self._reads.ask(self._calls.sweep(grant, tenures))
+        status = status_of(reply)
+        if status is not StoreStatus.OK:
+            return SweepReply(status)
+        pages = (None if page is None else tuple(pairs_of(page)) for page in reply[1])
+        return SweepReply(status, tuple(pages))
 
     async def takeover(self, call: Takeover) -> TakeoverReply:
         # The function declares every key it looks at, also to learn that nobody holds a partition.

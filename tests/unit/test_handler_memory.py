@@ -9,6 +9,7 @@ from mesh.core.records import ScanReply, StoreStatus
 from mesh.core.tenure import state_field
 from mesh.core.wire import Status
 from mesh.entities import spec_of
+from mesh.store.api import SWEEP_MOST
 from mesh.store.memory_server import SCAN_PAGE
 
 K = KEYS[0]
@@ -313,3 +314,29 @@ def test_an_unhelpful_exception_is_told_within_bounds(handler):
     finally:
         method.function = function
     assert spec_of(handler.core._registry.spec("Account").cls).methods["read"] is method
+
+
+def test_a_sweep_right_after_the_grant_saves_each_key_its_own_read(server, leader, handler):
+    handler.call("Account.deposit", K, 5, counter=50)
+    handler.flush()
+    heir = replace_owner(server, leader, handler)
+    waiting = heir.call("Account.deposit", K, 5, counter=50)
+    tenures = heir.core.next_sweep()
+    held = [(t.partition, t.epoch) for t in tenures]
+    heir.core.on_sweep(tenures, run(heir.store.sweep(heir.core.grant, held)), 0.0)
+    assert waiting.status == Status.OK, "the record came with the sweep"
+    assert heir.load() == 0 and heir.core.next_scan() is None
+    assert heir.core.next_sweep() == [], "once for each tenure"
+
+
+def test_a_partition_that_is_too_large_for_a_sweep_is_scanned(server, leader, handler):
+    for n in range(SWEEP_MOST + 1):
+        handler.call("KV.put", key_in(0, nth=n), n)
+    handler.flush()
+    heir = replace_owner(server, leader, handler)
+    tenures = heir.core.next_sweep()
+    held = [(t.partition, t.epoch) for t in tenures]
+    heir.core.on_sweep(tenures, run(heir.store.sweep(heir.core.grant, held)), 0.0)
+    assert heir.core.next_scan() in tenures
+    heir.warm_up()
+    assert value(heir, key_in(0, nth=SWEEP_MOST)) == SWEEP_MOST

@@ -84,6 +84,30 @@ local function scan(keys, args)
   return { 'ok', page[1], page[2] }
 end
 
+-- sweep(life, grant, p:<partition> ...): the whole of each small partition; false for one that is
+-- not held, of another type, larger than `most` fields or `bytes`, or beyond the call's budget.
+local function sweep(keys, args)
+  local life, version, most, bytes, budget, wants = arguments(args)
+  local epochs, refused = readable(keys, life, version)
+  if not epochs then
+    return { refused }
+  end
+  local found = {}
+  for i = 1, #keys - 2 do
+    local at = 2 * i - 1
+    found[i] = false
+    if budget > 0 and wants[at + 1] ~= NOT_HELD and slot(epochs, wants[at]) == wants[at + 1] then
+      local length = redis.pcall('HLEN', keys[i + 2])
+      local small = type(length) == 'number' and length <= most
+      if small and (redis.call('MEMORY', 'USAGE', keys[i + 2]) or 0) <= bytes then
+        budget = budget - length
+        found[i] = redis.call('HGETALL', keys[i + 2])
+      end
+    end
+  end
+  return { 'ok', found }
+end
+
 -- recorded(life, leader, table, grants)
 local function recorded(keys)
   local life = redis.call('HMGET', keys[1], 'run_id', 'number', 'partitions', 'opened_from', 'set')
@@ -106,6 +130,7 @@ end
 
 redis.register_function({ function_name = 'raymesh_load_1', callback = load, flags = { 'no-writes' } })
 redis.register_function({ function_name = 'raymesh_scan_1', callback = scan, flags = { 'no-writes' } })
+redis.register_function({ function_name = 'raymesh_sweep_1', callback = sweep, flags = { 'no-writes' } })
 redis.register_function({
   function_name = 'raymesh_recorded_1',
   callback = recorded,
