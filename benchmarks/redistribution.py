@@ -84,11 +84,14 @@ async def measure(endpoint: str, arguments: argparse.Namespace) -> dict[str, Any
         gc.freeze()
         await asyncio.sleep(arguments.warm_up)
         for number in range(arguments.kills):
+            await ready(tool)
+            # A mesh at rest: what the start of the last replacement left to do is not this kill's.
+            await asyncio.sleep(arguments.rest + dice.random() * 0.5)
             status = await ready(tool)
             victim = dice.choice(status["handlers"])
             kill = await killer.kill(victim["pid"])
             kills.append((kill, victim))
-            await asyncio.sleep(TAKEOVER_WINDOW_S + dice.random() * 0.5)
+            await asyncio.sleep(TAKEOVER_WINDOW_S)
             print(f"\rkill {number + 1} of {arguments.kills}", end="", file=sys.stderr, flush=True)
         await ready(tool)
         await asyncio.sleep(0.5)
@@ -256,6 +259,7 @@ def main() -> int:
     parser.add_argument("--handlers", type=int, default=4)
     parser.add_argument("--keys", type=int, default=1000)
     parser.add_argument("--warm-up", type=float, default=3.0, metavar="S")
+    parser.add_argument("--rest", type=float, default=2.0, metavar="S", help="before each kill")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--endpoint", help="of a running mesh; default: start one")
     arguments = parser.parse_args()

@@ -191,7 +191,7 @@ class Node:
     def _on_leader(self, message: Message, now: float) -> None:
         if isinstance(message, Grant):
             self._core.on_grant(message, now)
-            self._warm.set()
+            self._loop.call_later(_WARM_AFTER_S, self._warm.set)
         elif isinstance(message, Release):
             self._core.on_release(message)
         elif isinstance(message, Stop):

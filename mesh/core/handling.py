@@ -485,9 +485,7 @@ class HandlerCore:
         tenure.waiting.pop(field, None)
 
     def next_sweep(self) -> list[Tenure]:
-        """Tenures to read whole in one call, if they are small: right after a grant, since calls for
-        them are on their way, and each would have to read its own key.
-        """
+        """Tenures to read whole in one call, if they are small."""
         fresh = [
             tenure
             for tenure in self._tenures.values()
