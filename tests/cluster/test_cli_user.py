@@ -83,7 +83,7 @@ async def test_status_for_people_names_every_part(cluster: Cluster, name: str, r
 
 async def test_events_are_one_json_object_a_line(cluster: Cluster, name: str, run: Run) -> None:
     events = [json.loads(x) for x in run("events", "--name", name, "--json").stdout.splitlines()]
-    assert events[0]["kind"] == "leading"
+    assert "leading" in {event["kind"] for event in events[:2]}
     started = {e["handler"] for e in events if e["kind"] == "handler_started"}
     assert started >= {f"h-{i}" for i in range(HANDLERS)}
     assert all({"kind", "at"} <= event.keys() for event in events)
@@ -93,7 +93,8 @@ def test_events_can_be_followed_and_left(name: str, shared: Launched) -> None:
     with subprocess.Popen(
         [MESH, "events", "--name", name, "--follow"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as follower:
-        assert b"leading" in follower.stdout.readline()
+        # The warden may be there before the leader has opened its life.
+        assert any(b"leading" in follower.stdout.readline() for _ in range(2))
         follower.send_signal(2)
         _, stderr = follower.communicate(timeout=20)
     assert follower.returncode == 130
