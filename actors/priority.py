@@ -1,8 +1,8 @@
 """Who runs first when a handler has died and every core is busy with it.
 
 A death wakes everyone at once: Ray's control service, its agents and monitors note it, log it and
-tell each other, some ten milliseconds of work, while the supervisor needs half of one and everybody
-waits for it. So Ray's services, which nobody waits for, yield; and the supervisor and the warden,
+tell each other while both cores are full, and everybody waits for the supervisor, which needs a
+millisecond. So Ray's services, which nobody waits for, yield; and the supervisor and the warden,
 which use one percent of a core, ask for precedence where the system allows it (CAP_SYS_NICE;
 without it they stay as they are).
 """

@@ -150,8 +150,8 @@ async def leave_when(ended: Awaitable[object]) -> None:
 def settle_memory() -> None:
     """Take what was made at the start out of the collector's sight.
 
-    A full collection over all that Ray and the imports bring along stops a handler for tens of
-    milliseconds; none of it is ever garbage.
+    A full collection goes through all that Ray and the imports bring along while calls wait; none of
+    it is ever garbage.
     """
     gc.collect()
     gc.freeze()
@@ -178,8 +178,7 @@ def kill_all(mesh: str) -> None:
     """End every actor of the mesh that is still there."""
     for entry in ray.util.list_named_actors(all_namespaces=True):
         if entry["namespace"] == names.namespace(mesh):
-            with contextlib.suppress(ValueError, RayError):
-                ray.kill(ray.get_actor(entry["name"], entry["namespace"]))
+            kill_named(mesh, entry["name"])
 
 
 def disconnect() -> None:

@@ -211,11 +211,16 @@ class RunningMesh:
         if self.endpoint:
             with contextlib.suppress(MeshError):
                 await ask(self.endpoint, "stop", token=self.config.token)
-        await asyncio.get_running_loop().run_in_executor(self._ray_thread, self._stop_ray)
-        self._ray_thread.shutdown()
-        if self._store is not None:
-            await self._store.stop()
-        self._run_dir.remove()
+        # Whatever one part says of its end, the others are ended too.
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._ray_thread, self._stop_ray)
+        finally:
+            self._ray_thread.shutdown()
+            try:
+                if self._store is not None:
+                    await self._store.stop()
+            finally:
+                self._run_dir.remove()
 
     def _stop_ray(self) -> None:
         if self._ray is not None and not self._ray.started:

@@ -9,7 +9,7 @@ import os
 import signal
 from types import FrameType
 
-from mesh.cli.common import add_json, add_name, complain, say
+from mesh.cli.common import add_json, add_name, complain, say, token_of
 from mesh.cli.status import render, run_status
 from mesh.config import MeshConfig
 from mesh.errors import SetupError
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         port=arguments.port,
         data_dir=arguments.data_dir,
-        token=os.environ.get("MESH_TOKEN", ""),
+        token=token_of({}),
     )
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)

@@ -77,7 +77,6 @@ class Seen(enum.Enum):
 @dataclass(slots=True)
 class _Session:
     watermark: int = 0
-    stored: int = 0
     records: dict[int, Outcome] = field(default_factory=dict)
     running: dict[int, bytes] = field(default_factory=dict)
     dropped: list[int] = field(default_factory=list)
@@ -150,7 +149,6 @@ class SessionLog:
             known = self._sessions.setdefault(int.from_bytes(name[1:], "big"), _Session())
             stored = int.from_bytes(blob, "big")
             known.watermark = max(known.watermark, stored)
-            known.stored = max(known.stored, stored)
             return
         if len(name) != 1 + _ID.size:
             raise ValueError(f"not the name of an outcome record: {name!r:.80}")
@@ -176,7 +174,6 @@ class SessionLog:
             return {}, []
         deleted = [outcome_field(session, counter) for counter in known.dropped]
         known.dropped = []
-        known.stored = known.watermark
         return {watermark_field(session): known.watermark.to_bytes(8, "big")}, deleted
 
     def count(self) -> int:

@@ -25,7 +25,6 @@ from mesh.core.dedupe import outcome_field, watermark_field
 from mesh.core.epochs import NOT_HELD, pack_epochs, unpack_epochs
 from mesh.core.execution import Step
 from mesh.core.messages import (
-    PAIRS_A_MESSAGE,
     Adopted,
     Beat,
     Dropped,
@@ -33,6 +32,7 @@ from mesh.core.messages import (
     Message,
     Release,
     Released,
+    in_parts,
 )
 from mesh.core.outbox import Batch, Change, Outbox
 from mesh.core.records import (
@@ -334,8 +334,7 @@ class HandlerCore:
                 for pending in waiting:
                     self._elsewhere(pending.conn, pending.request, now, pending.deadline)
         for token, partitions in by_token.items():
-            for at in range(0, len(partitions), PAIRS_A_MESSAGE):
-                part = partitions[at : at + PAIRS_A_MESSAGE]
+            for part in in_parts(partitions):
                 self._messages.append(Released(self.nonce, token, part, []))
 
     # -------------------------------------------------------------- commits
@@ -610,11 +609,7 @@ class HandlerCore:
         return self._told_dropped(self._dropped)
 
     def _told_dropped(self, epochs: dict[int, int]) -> list[Message]:
-        pairs = list(epochs.items())
-        return [
-            Dropped(self.nonce, pairs[at : at + PAIRS_A_MESSAGE])
-            for at in range(0, len(pairs), PAIRS_A_MESSAGE)
-        ]
+        return [Dropped(self.nonce, part) for part in in_parts(list(epochs.items()))]
 
     def held_epochs(self) -> bytes:
         """This process's own list: packed epochs, 4 bytes a partition."""

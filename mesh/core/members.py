@@ -45,7 +45,6 @@ class Member:
     version: int = 0
     adopted: int = 0
     first_sign: float | None = None
-    exited_at: float | None = None
     proven_at: float | None = None
     beat: Beat | None = None
 
@@ -79,7 +78,6 @@ class Intent:
     source: bytes
     epoch: int
     target: bytes
-    asked_at: float
 
 
 def record_failover(f: Failover, now: float) -> Record:

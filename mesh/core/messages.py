@@ -6,7 +6,7 @@ leader carries its token; receivers refuse lower ones (counterexamples F9).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from functools import cache
 from types import UnionType
@@ -19,6 +19,12 @@ from mesh.errors import ProtocolError
 
 PAIRS_A_MESSAGE = 512
 """Most (partition, epoch) pairs in one message: within the wire's limit on a message's elements."""
+
+
+def in_parts(pairs: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """The pairs, as many at a time as one message may carry."""
+    for at in range(0, len(pairs), PAIRS_A_MESSAGE):
+        yield pairs[at : at + PAIRS_A_MESSAGE]
 
 
 class Message:

@@ -21,7 +21,7 @@ import msgpack
 from mesh.core import assignment
 from mesh.core.epochs import NOT_HELD, next_epoch, pack_epochs, unpack_epochs
 from mesh.core.members import Failover, Intent, Member, SupervisionConfig, record_failover
-from mesh.core.messages import PAIRS_A_MESSAGE, Beat, Grant, Register, Release
+from mesh.core.messages import Beat, Grant, Register, Release, in_parts
 from mesh.core.records import Move, StoreStatus, Takeover, TakeoverReply
 from mesh.core.signals import (
     AskRelease,
@@ -207,7 +207,7 @@ class Supervision:
             self._exited_unnamed.add(nonce)
             return []
         member.connected = False
-        member.exited_at, member.proven_at = at, now
+        member.proven_at = now
         member.first_sign = at if member.first_sign is None else min(at, member.first_sign)
         if now - member.registered_at > self.config.settled_s:
             self._restart_delay.pop(member.row.id, None)
@@ -388,7 +388,7 @@ class Supervision:
         if wanted:
             receivers = sorted({self._members[n].row.id for n in wanted.values()})
             self._handover = {"to": receivers, "partitions": len(wanted), "began": now}
-        return {p: Intent(owners[p], table.epochs[p], n, now) for p, n in wanted.items()}
+        return {p: Intent(owners[p], table.epochs[p], n) for p, n in wanted.items()}
 
     def _call(
         self,
@@ -529,10 +529,7 @@ class Supervision:
 
     def _asks(self, nonce: bytes, pairs: list[tuple[int, int]]) -> list[Effect]:
         """In parts that fit into a message."""
-        return [
-            AskRelease(nonce, Release(self.token, pairs[at : at + PAIRS_A_MESSAGE]))
-            for at in range(0, len(pairs), PAIRS_A_MESSAGE)
-        ]
+        return [AskRelease(nonce, Release(self.token, part)) for part in in_parts(pairs)]
 
     def _schedule_restart(self, id_: str, now: float, *, died: bool = False) -> None:
         if id_ not in self.config.handlers:

@@ -68,7 +68,7 @@ class Table:
         ValueError: a partition has no owner or no epoch.
     """
 
-    __slots__ = ("_by_nonce", "epochs", "handlers", "owners", "version")
+    __slots__ = ("_by_nonce", "_encoded", "epochs", "handlers", "owners", "version")
 
     def __init__(
         self,
@@ -81,6 +81,7 @@ class Table:
         self.handlers = tuple(handlers)
         self.owners = array("H", owners)
         self.epochs = array("I", epochs)
+        self._encoded = b""
         self._by_nonce = {row.nonce: index for index, row in enumerate(self.handlers)}
         if not self.owners or len(self.owners) != len(self.epochs):
             raise ValueError(f"{len(self.owners)} owners and {len(self.epochs)} epochs")
@@ -135,8 +136,10 @@ class Table:
         return Table(version, rows, owners, epochs)
 
     def encode(self) -> bytes:
-        """Bytes for the store and the wire."""
-        blob: bytes = msgpack.packb(
+        """Bytes for the store and the wire; made once, since both and each new client ask for them."""
+        if self._encoded:
+            return self._encoded
+        self._encoded = msgpack.packb(
             [
                 tuple(self.version),
                 [[r.id, r.nonce, r.host, r.port, r.region, r.zone] for r in self.handlers],
@@ -144,7 +147,7 @@ class Table:
                 _big_endian(self.epochs),
             ]
         )
-        return blob
+        return self._encoded
 
     @staticmethod
     def peek(blob: bytes) -> TableVersion:
