@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mesh.core.handling import MOST_SWEPT, HandlerCore, HandlingConfig
@@ -28,6 +29,7 @@ from mesh.core.messages import (
     unpack_message,
 )
 from mesh.core.outbox import Batch
+from mesh.core.records import CommitReply
 from mesh.core.table import Table
 from mesh.core.tenure import Tenure
 from mesh.core.wire import Kind, pack_frame, unpack_request
@@ -98,14 +100,14 @@ class Node:
         self._core = HandlerCore(self.nonce, settings.partitions, registry, settings.handling)
         self._loop = asyncio.get_running_loop()
         self._listener = Listener(self, settings.mesh, settings.token, settings.handling.limits)
-        self._lanes = [asyncio.Event() for _ in range(settings.handling.lanes)]
-        self._idle_lanes = set(range(settings.handling.lanes))
+        self._idle_lanes = list(range(settings.handling.lanes))
         self._reads = asyncio.Event()
         self._warm = asyncio.Event()
         self._leader: Connection | None = None
         self._leader_lost = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._turning = False
+        self._stopped = False
 
     def __repr__(self) -> str:
         return f"Node({self.settings.id}, port {self._listener.port}, {self._core!r})"
@@ -122,8 +124,6 @@ class Node:
         if s.warden:
             # Before anyone can own anything: a death that nobody sees is the one that costs seconds.
             await hand_over(s.warden, self.nonce, s.id)
-        for lane in range(len(self._lanes)):
-            self._spawn(self._run_lane(lane), f"lane {lane}")
         self._spawn(self._run_reads(), "reads")
         self._spawn(self._run_warm_up(), "warm-up")
         self._spawn(self._run_timer(), "timer")
@@ -131,6 +131,7 @@ class Node:
 
     async def stop(self) -> None:
         """End every task and close every socket."""
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -262,58 +263,62 @@ class Node:
 
     def _turn(self) -> None:
         self._turning = False
-        self._core.settle(clock.now())
-        self._wake_lane()
-        if self._core.has_wants:
+        core = self._core
+        core.settle(clock.now())
+        while core.has_queued and self._idle_lanes:
+            item = core.next_batch(self._idle_lanes[-1])
+            if item is None:
+                break
+            self._idle_lanes.pop()
+            self._commit(*item, _RETRY_S)
+        if core.has_wants:
             self._reads.set()
-        for message in self._core.take_messages():
+        for message in core.take_messages():
             if self._leader is not None:
                 self._leader.send(message.frame())
-        if self._core.revoked:
+        if core.revoked and not self.ended.is_set():
             log.warning("the grant of %s was revoked; this process ends", self.settings.id)
             self.ended.set()
 
-    def _wake_lane(self) -> None:
-        """One lane at a time: it takes all that it may, and only what is left is another's work."""
-        if self._idle_lanes and self._core.has_queued:
-            self._lanes[self._idle_lanes.pop()].set()
+    def _commit(self, batch: Batch, renewal: int, delay: float) -> None:
+        """Send a batch; it holds its lane until it has its verdict."""
+        if self._stopped:
+            return
+        grant = self._core.grant
+        written = self._store.commit(batch.lane, grant, batch.seq, renewal, batch.entries)
+        written.add_done_callback(partial(self._on_committed, batch, renewal, delay))
 
-    async def _run_lane(self, lane: int) -> None:
-        event = self._lanes[lane]
-        while True:
-            item = self._core.next_batch(lane)
-            if item is None:
-                self._idle_lanes.add(lane)
-                event.clear()
-                await event.wait()
-                continue
-            self._wake_lane()
-            await self._commit(lane, *item)
-            self._wake()
-
-    async def _commit(self, lane: int, batch: Batch, renewal: int) -> None:
-        delay = _RETRY_S
-        while True:
-            try:
-                reply = await self._store.commit(
-                    lane, self._core.grant, batch.seq, renewal, batch.entries
-                )
-            except StoreUnreachable as error:
-                batch.clean = batch.clean and error.executed is False
-                log.warning("store unreachable, batch %d waits: %s", batch.seq, error)
-            except StoreRefused as error:
-                log.warning("store refused, batch %d waits: %s", batch.seq, error)
-            else:
-                if self._core.on_commit(batch, reply, clock.now()):
-                    return
-                if reply.verdicts:
-                    # Written, and short of a replica: sending it again asks anew. A store may say so
-                    # without any delay of its own, and calls have to go on.
-                    await asyncio.sleep(_ASK_AGAIN_S)
-                    continue
-                log.warning("store says %s, batch %d waits", reply.status.value, batch.seq)
-            await asyncio.sleep(delay)
-            delay = min(_MAX_RETRY_S, delay * 2)
+    def _on_committed(
+        self, batch: Batch, renewal: int, delay: float, written: asyncio.Future[CommitReply]
+    ) -> None:
+        if self._stopped or written.cancelled():
+            return
+        try:
+            reply = written.result()
+        except StoreUnreachable as error:
+            batch.clean = batch.clean and error.executed is False
+            log.warning("store unreachable, batch %d waits: %s", batch.seq, error)
+        except StoreRefused as error:
+            log.warning("store refused, batch %d waits: %s", batch.seq, error)
+        except Exception:
+            # Its callers would wait for ever; a dead process is noticed within milliseconds.
+            log.critical("batch %d failed, this handler ends", batch.seq, exc_info=True)
+            self.ended.set()
+            return
+        else:
+            if self._core.on_commit(batch, reply, clock.now()):
+                self._idle_lanes.append(batch.lane)
+                self._turn()
+                return
+            if reply.verdicts:
+                # Written, and short of a replica: sending it again asks anew. A store may say so
+                # without any delay of its own, and calls have to go on.
+                again = partial(self._commit, batch, renewal, delay)
+                self._loop.call_later(_ASK_AGAIN_S, again)
+                return
+            log.warning("store says %s, batch %d waits", reply.status.value, batch.seq)
+        again = partial(self._commit, batch, renewal, min(_MAX_RETRY_S, delay * 2))
+        self._loop.call_later(delay, again)
 
     async def _run_reads(self) -> None:
         delay = _RETRY_S

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mesh.core.syncset import InSyncSet
 
@@ -58,8 +59,7 @@ class Entry:
     deleted: list[bytes] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class CommitReply:
+class CommitReply(NamedTuple):
     """`acknowledged`: every node that must have the batch has it. A short count leaves it False.
 
     `detail`: the server's first error where a verdict is FAILED; the last seq where the status is GAP.

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import msgpack
 
@@ -50,8 +51,7 @@ class InSyncSet:
         return cls(version, frozenset(members), frozenset(no_candidates), durability)
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
+class Role(NamedTuple):
     """A primary's ROLE reply: its replication offset, and each link's name with what it confirmed."""
 
     offset: int
@@ -64,10 +64,12 @@ class Role:
             return None
         _, offset, links = reply[:3]
         assert isinstance(offset, int) and isinstance(links, list)
-        return cls(
-            offset,
-            tuple((f"{host.decode()}:{port.decode()}", int(seen)) for host, port, seen in links),
-        )
+        return cls(offset, tuple([(_name(host, port), int(seen)) for host, port, seen in links]))
+
+
+@lru_cache(maxsize=256)
+def _name(host: bytes, port: bytes) -> str:
+    return f"{host.decode()}:{port.decode()}"
 
 
 def must_confirm(current: InSyncSet, links: Iterable[str]) -> frozenset[str]:
@@ -85,7 +87,7 @@ def links_to_wait_for(current: InSyncSet, last: Role | None) -> int:
         return len(current.members)
     names = [name for name, _ in last.links]
     required = must_confirm(current, names)
-    return max(len(required), sum(name in required for name in names))
+    return max(len(required), sum([name in required for name in names]))
 
 
 def is_acknowledged(
@@ -99,14 +101,15 @@ def is_acknowledged(
     """
     if before is None or after is None:
         return False
-    if current.durability == "replicated" and not current.members:
+    members = current.members
+    if not members and current.durability == "replicated":
         return False
-    if current.durability == "fsynced" and not fsynced:
+    if not fsynced and current.durability == "fsynced":
         return False
-    confirmed: dict[str, int] = {}
+    needed = before.offset
+    attached = set()
     for name, offset in after.links:
-        confirmed[name] = min(offset, confirmed.get(name, offset))
-    return all(
-        confirmed.get(name, -1) >= before.offset
-        for name in must_confirm(current, (name for name, _ in after.links))
-    )
+        if offset < needed and (name in members or name not in current.no_candidates):
+            return False
+        attached.add(name)
+    return members <= attached

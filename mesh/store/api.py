@@ -7,6 +7,7 @@ is one atomic step that checks everything before its first write.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -61,15 +62,15 @@ class StoreRefused(MeshError):
 class Store(Protocol):
     """One process's access to the store. No method is ever repeated silently."""
 
-    async def commit(
+    def commit(
         self, lane: int, grant: GrantRef, seq: int, renewal: int, entries: Sequence[Entry]
-    ) -> CommitReply:
+    ) -> asyncio.Future[CommitReply]:
         """Write one batch: last seq + 1 is applied, at or below it is a duplicate, else GAP.
 
         A duplicate writes no entry again but touches a counter, so that its WAIT means something;
         its verdicts say whether each partition's epoch still stands. Calls on one lane never
         overlap. The reply's `acknowledged` may be False: send the same batch again and judge by
-        that reply.
+        that reply. Where the connection is open, the batch has left when this returns.
         """
         ...
 

@@ -9,6 +9,7 @@ together, under a new version.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -34,19 +35,14 @@ def _epoch(epoch: int) -> bytes:
     return epoch.to_bytes(4, "big")
 
 
-def _blob(*values: object) -> bytes:
-    # The server's msgpack is older than the format's type for bytes.
-    blob: bytes = msgpack.packb(values, use_bin_type=False)
-    return blob
-
-
-def _fcall(prefix: bytes, keys: Sequence[bytes], *arguments: bytes) -> bytes:
-    cut = [
-        bulk(argument[at : at + ARGUMENT_BYTES])
-        for argument in arguments
-        for at in range(0, len(argument), ARGUMENT_BYTES)
-    ]
-    head = b"*%d\r\n%b%b" % (3 + len(keys) + len(cut), prefix, bulk(b"%d" % len(keys)))
+def _fcall(prefix: bytes, keys: Sequence[bytes], blob: bytes = b"") -> bytes:
+    if len(blob) <= ARGUMENT_BYTES:
+        cut = [bulk(blob)] if blob else []
+    else:
+        at = range(0, len(blob), ARGUMENT_BYTES)
+        cut = [bulk(blob[start : start + ARGUMENT_BYTES]) for start in at]
+    count = b"%d" % len(keys)
+    head = b"*%d\r\n%b$%d\r\n%b\r\n" % (3 + len(keys) + len(cut), prefix, len(count), count)
     return b"".join((head, *keys, *cut))
 
 
@@ -67,6 +63,11 @@ SCAN_PAGE = 128
 """Fields asked of one HSCAN; a value may have 1 MiB."""
 
 
+@lru_cache(maxsize=1024)
+def _grant_key(prefix: bytes, nonce: bytes) -> bytes:
+    return bulk(prefix + b"grant:" + nonce.hex().encode())
+
+
 class Calls:
     """Packs the calls of one mesh. Its keys all begin with `prefix`."""
 
@@ -79,9 +80,16 @@ class Calls:
         self._table = bulk(prefix + b"table")
         self._grants = bulk(self.grants_key)
         self._partitions: dict[int, bytes] = {}
+        # The server's msgpack is older than the format's type for bytes. One packer for all calls: each
+        # new one allocates and frees 256 KiB.
+        self._packer = msgpack.Packer(use_bin_type=False)
+
+    def _blob(self, *values: object) -> bytes:
+        blob: bytes = self._packer.pack(values)
+        return blob
 
     def _grant(self, nonce: bytes) -> bytes:
-        return bulk(self._prefix + b"grant:" + nonce.hex().encode())
+        return _grant_key(self._prefix, nonce)
 
     def _partition(self, partition: int) -> bytes:
         key = self._partitions.get(partition)
@@ -96,22 +104,27 @@ class Calls:
         self, lane: int, grant: GrantRef, seq: int, renewal: int, entries: Sequence[Entry]
     ) -> bytes:
         flat: list[object] = []
+        keys = [self._life, self._grant(grant.nonce)]
         for entry in entries:
-            fields = list(chain.from_iterable(entry.fields.items()))
+            fields: list[bytes] = []
+            for item in entry.fields.items():
+                fields += item
             flat += (entry.partition, _epoch(entry.epoch), fields, entry.deleted)
-        keys = self._owned(grant, (entry.partition for entry in entries))
-        blob = _blob(grant.life, grant.version, lane, seq, renewal.to_bytes(8, "big"), flat)
-        return _fcall(_COMMIT, keys, blob)
+            keys.append(self._partition(entry.partition))
+        number = renewal.to_bytes(8, "big")
+        return _fcall(_COMMIT, keys, self._blob(grant.life, grant.version, lane, seq, number, flat))
 
     def load(self, grant: GrantRef, wants: Sequence[Want]) -> bytes:
         flat: list[object] = []
         for want in wants:
             flat += (want.partition, _epoch(want.epoch), want.fields)
         keys = self._owned(grant, (want.partition for want in wants))
-        return _fcall(_LOAD, keys, _blob(grant.life, grant.version, flat))
+        return _fcall(_LOAD, keys, self._blob(grant.life, grant.version, flat))
 
     def scan(self, grant: GrantRef, partition: int, epoch: int, cursor: int) -> bytes:
-        blob = _blob(grant.life, grant.version, partition, _epoch(epoch), b"%d" % cursor, SCAN_PAGE)
+        blob = self._blob(
+            grant.life, grant.version, partition, _epoch(epoch), b"%d" % cursor, SCAN_PAGE
+        )
         return _fcall(_SCAN, self._owned(grant, (partition,)), blob)
 
     def sweep(self, grant: GrantRef, tenures: Sequence[tuple[int, int]]) -> bytes:
@@ -122,7 +135,7 @@ class Calls:
         return _fcall(
             _SWEEP,
             keys,
-            _blob(grant.life, grant.version, SWEEP_MOST, SWEEP_BYTES, SWEEP_BUDGET, flat),
+            self._blob(grant.life, grant.version, SWEEP_MOST, SWEEP_BYTES, SWEEP_BUDGET, flat),
         )
 
     def recorded(self) -> bytes:
@@ -149,7 +162,7 @@ class Calls:
             holder = NO_GRANT if move.from_nonce is None else index[move.from_nonce]
             moves += (move.partition, holder, _epoch(move.from_epoch), index[move.to_nonce])
             moves.append(_epoch(move.epoch))
-        blob = _blob(
+        blob = self._blob(
             call.operation,
             call.life,
             call.token,
@@ -164,7 +177,7 @@ class Calls:
         return _fcall(_TAKEOVER, keys, blob)
 
     def open_life(self, call: OpenLife, nonces: Sequence[bytes]) -> bytes:
-        blob = _blob(
+        blob = self._blob(
             call.operation,
             call.previous,
             call.number,

@@ -7,6 +7,7 @@ once.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -44,17 +45,28 @@ class MemoryStore:
     def __repr__(self) -> str:
         return f"<MemoryStore of life {self._server.life and self._server.life.number}>"
 
-    async def commit(
+    def commit(
         self, lane: int, grant: GrantRef, seq: int, renewal: int, entries: Sequence[Entry]
-    ) -> CommitReply:
+    ) -> asyncio.Future[CommitReply]:
         if not 0 <= lane < LANES:
             raise ValueError(f"lane {lane} is not one of 0…{LANES - 1}")
+        done: asyncio.Future[CommitReply] = asyncio.get_running_loop().create_future()
+        try:
+            done.set_result(self.commit_at_once(lane, grant, seq, renewal, entries))
+        except StoreUnreachable as error:
+            done.set_exception(error)
+        return done
+
+    def commit_at_once(
+        self, lane: int, grant: GrantRef, seq: int, renewal: int, entries: Sequence[Entry]
+    ) -> CommitReply:
+        """`commit`, for where no event loop runs."""
         reply = self._call(lambda: self._server.commit(lane, grant, seq, renewal, entries))
         if reply.status is not StoreStatus.OK:
             return reply
         life = self._server.life
         version = life.sync_set.version if life else 0
-        return replace(reply, acknowledged=self._acknowledged(), set_version=version)
+        return reply._replace(acknowledged=self._acknowledged(), set_version=version)
 
     async def load(self, grant: GrantRef, wants: Sequence[Want]) -> LoadReply:
         return self._call(lambda: self._server.load(grant, wants))

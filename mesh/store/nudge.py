@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from mesh.store.api import StoreRefused, StoreUnreachable
-from mesh.store.pinned import PinnedConnection
 from mesh.store.resp import pack
 
 log = logging.getLogger("mesh.store")
@@ -31,30 +30,35 @@ class Nudger:
     """Watches one process's writes and nudges the replicas when one of them takes long.
 
     Args:
-        connection: one that no WAIT blocks.
+        ask: sends a command on a connection that no WAIT blocks.
         channel: nobody listens to it.
     """
 
-    def __init__(self, connection: PinnedConnection, channel: bytes) -> None:
-        self._connection = connection
+    def __init__(self, ask: Callable[[bytes], Awaitable[Any]], channel: bytes) -> None:
+        self._ask = ask
         self._command = pack("PUBLISH", channel, b"")
-        self._waiting: dict[object, float] = {}
+        self._due: dict[int, float] = {}
+        self._last = 0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._allowed = True
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """A write is under way inside this block."""
+    def begin(self) -> int:
+        """A write is under way; returns what `end` wants."""
         loop = asyncio.get_running_loop()
-        ticket = object()
-        self._waiting[ticket] = loop.time() + FIRST_S
+        self._last += 1
+        self._due[self._last] = loop.time() + FIRST_S
         if self._timer is None and self._allowed:
             self._timer = loop.call_later(FIRST_S, self._look)
-        try:
-            yield
-        finally:
-            del self._waiting[ticket]
+        return self._last
+
+    def end(self, write: int) -> None:
+        """That write has its answer."""
+        del self._due[write]
+        if not self._due and self._timer is not None:
+            # A timer that nobody needs is a wake-up of the whole process.
+            self._timer.cancel()
+            self._timer = None
 
     async def close(self) -> None:
         """Nudge no more."""
@@ -67,21 +71,21 @@ class Nudger:
 
     def _look(self) -> None:
         self._timer = None
-        if not self._waiting or not self._allowed:
+        if not self._due or not self._allowed:
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        overdue = [ticket for ticket, due in self._waiting.items() if due <= now]
-        for ticket in overdue:
-            self._waiting[ticket] = now + AGAIN_S
+        overdue = [write for write, due in self._due.items() if due <= now]
+        for write in overdue:
+            self._due[write] = now + AGAIN_S
         if overdue and self._task is None:
             self._task = loop.create_task(self._nudge())
-        pause = max(FIRST_S / 2, min(self._waiting.values()) - now)
+        pause = max(FIRST_S / 2, min(self._due.values()) - now)
         self._timer = loop.call_later(pause, self._look)
 
     async def _nudge(self) -> None:
         try:
-            await self._connection.ask(self._command)
+            await self._ask(self._command)
         except StoreRefused as error:
             if error.transient:
                 log.debug("not nudged this time: %s", error)

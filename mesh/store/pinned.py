@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mesh.core.records import StoreStatus
 from mesh.core.syncset import InSyncSet, Role, is_acknowledged, links_to_wait_for
 from mesh.store.address import StoreAddress
 from mesh.store.api import StoreUnreachable
+from mesh.store.nudge import Nudger
 from mesh.store.primary import ROLE, find_primary
 from mesh.store.refusal import ServerError, refusal
 from mesh.store.resp import Connection, pack
@@ -58,8 +60,15 @@ class Written(NamedTuple):
     acknowledged: bool = False
 
 
+Result = TypeVar("Result")
+
+
 class PinnedConnection:
-    """A connection that is opened where a call begins, and never again within one call."""
+    """A connection that is opened where a call begins, and never again within one call.
+
+    Args:
+        nudger: told of each write; None where nothing writes.
+    """
 
     def __init__(
         self,
@@ -70,6 +79,7 @@ class PinnedConnection:
         tls: ssl.SSLContext | None,
         call_timeout_s: float,
         connect_timeout_s: float,
+        nudger: Nudger | None = None,
     ) -> None:
         self._address = address
         self._seen = seen
@@ -77,10 +87,12 @@ class PinnedConnection:
         self._tls = tls
         self._call_timeout_s = call_timeout_s
         self._connect_timeout_s = connect_timeout_s
+        self._nudger = nudger
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
         self._closed = False
-        self._wait_disk = pack("WAITAOF", 1, 0, seen.wait_timeout_ms)
+        self._waits: dict[tuple[int, bool], tuple[bytes, int]] = {}
+        self._slow: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<PinnedConnection {self._connection}>"
@@ -96,34 +108,113 @@ class PinnedConnection:
         (reply,) = await connection.execute(command, within_s=self._call_timeout_s)
         return self._checked(reply)
 
-    async def write(self, call: bytes) -> Written:
+    def write(self, call: bytes, read: Callable[[Written], Result]) -> asyncio.Future[Result]:
         """Carry out a function call and learn whether it is acknowledged; raises as `ask` does.
 
-        StoreUnreachable says `executed` False only where nothing of the call was ever sent.
+        On an open connection the call has left when this returns, and its replies are judged where
+        they arrive: no task and no wake-up lie between (a process that is woken among others pays
+        for each with cold caches). StoreUnreachable says `executed` False only where nothing
+        of the call was ever sent.
+
+        Args:
+            read: makes the caller's result of what was written.
         """
-        connection = await self._open()
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        connection = self._connection
+        if connection is None or connection.closed:
+            self._later(self._open_and_begin(call, read, done))
+        else:
+            self._begin(connection, call, read, done)
+        return done
+
+    async def _open_and_begin(
+        self, call: bytes, read: Callable[[Written], Result], done: asyncio.Future[Result]
+    ) -> None:
+        try:
+            connection = await self._open()
+        except asyncio.CancelledError:
+            _fail(done, self._closed_here())
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller has to hear it
+            _fail(done, error)
+        else:
+            self._begin(connection, call, read, done)
+
+    def _begin(
+        self,
+        connection: Connection,
+        call: bytes,
+        read: Callable[[Written], Result],
+        done: asyncio.Future[Result],
+    ) -> None:
         seen = self._seen
         fsynced = seen.sync_set.durability == "fsynced"
         links = links_to_wait_for(seen.sync_set, seen.role)
-        commands = [call, ROLE]
+        waits = self._waits.get((links, fsynced))
+        if waits is None:
+            waits = self._waits[links, fsynced] = self._packed_waits(links, fsynced=fsynced)
+        nudger = self._nudger
+        nudged = nudger.begin() if nudger else 0
+
+        def then(replies: list[Any] | StoreUnreachable) -> None:
+            if nudger:
+                nudger.end(nudged)
+            if isinstance(replies, StoreUnreachable):
+                _fail(done, replies)
+                return
+            try:
+                written, more = self._judge(replies, links, fsynced=fsynced)
+                if more:
+                    waiting = self._wait_for_more(connection, written, replies, fsynced=fsynced)
+                    self._later(_pass_on(waiting, read, done))
+                elif not done.done():
+                    done.set_result(read(written))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller has to hear it
+                _fail(done, error)
+
+        try:
+            connection.send(call + waits[0], waits[1], self._call_timeout_s, then)
+        except StoreUnreachable as error:
+            if nudger:
+                nudger.end(nudged)
+            _fail(done, error)
+
+    def _packed_waits(self, links: int, *, fsynced: bool) -> tuple[bytes, int]:
+        """What follows a call, and the number of replies to all of it."""
+        commands = [ROLE]
         if links:
             commands.append(self._wait(links))
         if fsynced:
-            commands.append(self._wait_disk)
+            commands.append(pack("WAITAOF", 1, 0, self._seen.wait_timeout_ms))
         if links or fsynced:
             commands.append(ROLE)
-        replies = await connection.execute(*commands, within_s=self._call_timeout_s)
+        return b"".join(commands), 1 + len(commands)
+
+    def _judge(self, replies: list[Any], links: int, *, fsynced: bool) -> tuple[Written, bool]:
+        """What the replies say, and whether waiting for one link more may say better."""
         reply = self._checked(replies[0])
         before, after = self._role(replies[1]), self._role(replies[-1])
         status = status_of(reply)
         if status is not StoreStatus.OK:
-            return Written(status, reply)
-        current = seen.decoded(reply[1])
+            return Written(status, reply), False
+        current = self._seen.decoded(reply[1])
         on_disk = fsynced and _count(replies[-2]) >= 1
-        counted = _count(replies[2]) if links else 0
         acknowledged = is_acknowledged(current, before, after, fsynced=on_disk)
-        # WAIT counts any links. Where some need not confirm and were faster than a member, wait for
-        # one link more: the first answer was not short, it was somebody else's.
+        more = bool(
+            not acknowledged and links and after and links <= _count(replies[2]) < len(after.links)
+        )
+        return Written(status, reply, current.version, acknowledged), more
+
+    async def _wait_for_more(
+        self, connection: Connection, written: Written, replies: list[Any], *, fsynced: bool
+    ) -> Written:
+        """WAIT counts any links. Where some need not confirm and were faster than a member, wait for
+        one link more: the first answer was not short, it was somebody else's.
+        """
+        current = self._seen.decoded(written.reply[1])
+        before, after = Role.from_reply(replies[1]), Role.from_reply(replies[-1])
+        on_disk = fsynced and _count(replies[-2]) >= 1
+        acknowledged, links, counted = False, 0, _count(replies[2])
         while not acknowledged and after and links <= counted < len(after.links):
             links = counted + 1
             try:
@@ -136,11 +227,18 @@ class PinnedConnection:
                 raise StoreUnreachable(error.message, executed=None) from error
             counted, after = _count(waited), self._role(said)
             acknowledged = is_acknowledged(current, before, after, fsynced=on_disk)
-        return Written(status, reply, current.version, acknowledged)
+        return written._replace(acknowledged=acknowledged)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._slow.add(task)
+        task.add_done_callback(self._slow.discard)
 
     async def close(self) -> None:
         """End the connection for good; calls under way end with StoreUnreachable."""
         self._closed = True
+        for task in self._slow:
+            task.cancel()
         if self._connection is not None:
             await self._connection.close()
 
@@ -195,7 +293,32 @@ class PinnedConnection:
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
-            raise StoreUnreachable(f"store {self._address}: closed here", executed=False)
+            raise self._closed_here()
+
+    def _closed_here(self) -> StoreUnreachable:
+        return StoreUnreachable(f"store {self._address}: closed here", executed=False)
+
+
+async def _pass_on(
+    waiting: Coroutine[Any, Any, Written],
+    read: Callable[[Written], Result],
+    done: asyncio.Future[Result],
+) -> None:
+    try:
+        result = read(await waiting)
+    except asyncio.CancelledError:
+        _fail(done, StoreUnreachable("closed while a link more was waited for", executed=None))
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller has to hear it
+        _fail(done, error)
+    else:
+        if not done.done():
+            done.set_result(result)
+
+
+def _fail(done: asyncio.Future[Any], error: Exception) -> None:
+    if not done.done():  # its caller was cancelled
+        done.set_exception(error)
 
 
 def _count(reply: object) -> int:

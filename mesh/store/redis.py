@@ -6,6 +6,7 @@ so have reads, which need not wait behind a WAIT, and a leader's calls.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,42 +68,34 @@ class RedisStore:
         self._calls = Calls(address.prefix)
         tls = address.tls.context() if address.tls else None
         seen = Seen(max(1, round(wait_timeout_s * 1000)))
-        *lanes, self._reads, self._admin = (
-            PinnedConnection(
+
+        def connection(nudger: Nudger | None) -> PinnedConnection:
+            return PinnedConnection(
                 address,
                 seen,
                 life_key=self._calls.life_key,
                 tls=tls,
                 call_timeout_s=call_timeout_s,
                 connect_timeout_s=connect_timeout_s,
+                nudger=nudger,
             )
-            for _ in range(LANES + 2)
-        )
-        self._lanes = tuple(lanes)
+
         # On the connection of the reads, which no WAIT ever blocks.
-        self._nudger = Nudger(self._reads, address.prefix + b"nudge")
+        self._reads = connection(None)
+        self._nudger = Nudger(self._reads.ask, address.prefix + b"nudge")
+        *lanes, self._admin = (connection(self._nudger) for _ in range(LANES + 1))
+        self._lanes = tuple(lanes)
 
     def __repr__(self) -> str:
         return f"<RedisStore {self.address}>"
 
-    async def commit(
+    def commit(
         self, lane: int, grant: GrantRef, seq: int, renewal: int, entries: Sequence[Entry]
-    ) -> CommitReply:
+    ) -> asyncio.Future[CommitReply]:
         if not 0 <= lane < LANES:
             raise ValueError(f"lane {lane} is not one of 0…{LANES - 1}")
         call = self._calls.commit(lane, grant, seq, renewal, entries)
-        written = await self._write(self._lanes[lane], call)
-        if written.status is not StoreStatus.OK:
-            return CommitReply(written.status, detail=_detail(written.reply))
-        _, _, duplicate, verdicts, detail = written.reply
-        return CommitReply(
-            written.status,
-            tuple(map(_VERDICTS.__getitem__, verdicts)),
-            bool(duplicate),
-            written.acknowledged,
-            written.set_version,
-            detail.decode(errors="replace"),
-        )
+        return self._lanes[lane].write(call, _read_commit)
 
     async def load(self, grant: GrantRef, wants: Sequence[Want]) -> LoadReply:
         reply = await self._reads.ask(self._calls.load(grant, wants))
@@ -132,18 +125,11 @@ class RedisStore:
         # The function declares every key it looks at, also to learn that nobody holds a partition.
         from_nobody = any(move.from_nonce is None for move in call.moves)
         others = await self._grants() if from_nobody else ()
-        written = await self._write(self._admin, self._calls.takeover(call, others))
-        if written.status is not StoreStatus.OK:
-            return TakeoverReply(written.status, detail=_detail(written.reply))
-        versions, renewals = read_takeover(written.reply[2])
-        return TakeoverReply(written.status, written.acknowledged, renewals, versions)
+        return await self._admin.write(self._calls.takeover(call, others), _read_takeover)
 
     async def open_life(self, call: OpenLife) -> TakeoverReply:
         nonces = await self._grants()
-        written = await self._write(self._admin, self._calls.open_life(call, nonces))
-        if written.status is not StoreStatus.OK:
-            return TakeoverReply(written.status, detail=_detail(written.reply))
-        return TakeoverReply(written.status, written.acknowledged)
+        return await self._admin.write(self._calls.open_life(call, nonces), _read_opening)
 
     async def recorded(self) -> Recorded:
         return read_recorded(await self._admin.ask(self._calls.recorded()))
@@ -190,13 +176,36 @@ class RedisStore:
         except NoPrimary as error:
             raise SetupError(f"{error.message}; name the primary too") from error
 
-    async def _write(self, connection: PinnedConnection, call: bytes) -> Written:
-        with self._nudger.watch():
-            return await connection.write(call)
-
     async def _grants(self) -> list[bytes]:
         nonces: list[bytes] = await self.administer(pack("HKEYS", self._calls.grants_key))
         return nonces
+
+
+def _read_commit(written: Written) -> CommitReply:
+    if written.status is not StoreStatus.OK:
+        return CommitReply(written.status, detail=_detail(written.reply))
+    _, _, duplicate, verdicts, detail = written.reply
+    return CommitReply(
+        written.status,
+        tuple(map(_VERDICTS.__getitem__, verdicts)),
+        bool(duplicate),
+        written.acknowledged,
+        written.set_version,
+        detail.decode(errors="replace") if detail else "",
+    )
+
+
+def _read_takeover(written: Written) -> TakeoverReply:
+    if written.status is not StoreStatus.OK:
+        return TakeoverReply(written.status, detail=_detail(written.reply))
+    versions, renewals = read_takeover(written.reply[2])
+    return TakeoverReply(written.status, written.acknowledged, renewals, versions)
+
+
+def _read_opening(written: Written) -> TakeoverReply:
+    if written.status is not StoreStatus.OK:
+        return TakeoverReply(written.status, detail=_detail(written.reply))
+    return TakeoverReply(written.status, written.acknowledged)
 
 
 def _values(found: Any) -> tuple[bytes | None, ...] | Unreadable | None:

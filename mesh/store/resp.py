@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 import hiredis
@@ -30,14 +31,20 @@ def bulk(argument: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(argument), argument)
 
 
+Then = Callable[[list[object] | StoreUnreachable], None]
+"""Gets the replies to what was sent, errors as `ServerError` values; or why there will be none."""
+
+
 class _Pending:
-    """Replies still due to one `execute`."""
+    """Replies still due to one `send`."""
 
-    __slots__ = ("done", "due", "replies")
+    __slots__ = ("deadline", "due", "replies", "then", "within_s")
 
-    def __init__(self, due: int, done: asyncio.Future[list[object]]) -> None:
+    def __init__(self, due: int, within_s: float, deadline: float, then: Then) -> None:
         self.due = due
-        self.done = done
+        self.within_s = within_s
+        self.deadline = deadline
+        self.then = then
         self.replies: list[object] = []
 
 
@@ -46,12 +53,15 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader(
             replyError=cast("type[Exception]", ServerError), notEnoughData=Ellipsis
         )
         self._pending: deque[_Pending] = deque()
-        self._lost = asyncio.get_running_loop().create_future()
+        self._watch: asyncio.TimerHandle | None = None
+        self._watch_at = 0.0
+        self._lost: asyncio.Future[None] = self._loop.create_future()
         self._why = ""
 
     def __repr__(self) -> str:
@@ -63,29 +73,45 @@ class Connection(asyncio.Protocol):
         """Whether nothing can be sent any more."""
         return self._transport is None or self._transport.is_closing()
 
-    async def execute(self, *commands: bytes, within_s: float) -> list[object]:
-        """Send packed commands in one write and return their replies, errors as `ServerError`
-        values.
+    def send(self, commands: bytes, due: int, within_s: float, then: Then) -> None:
+        """Send packed commands in one write; `then` is called once, with their `due` replies.
 
         Replies overdue after `within_s` seconds end the connection: what was sent may be carried
         out later, and no reply behind it could be told from a late one.
 
         Raises:
-            StoreUnreachable: `executed` False if nothing was sent, None if the connection broke.
+            StoreUnreachable: nothing was sent; `executed` is False. A connection that breaks later is
+                told to `then`, and leaves it None.
         """
         if self._transport is None or self._transport.is_closing():
             raise StoreUnreachable(
                 f"store {self.name}: the connection is closed ({self._why})", executed=False
             )
-        loop = asyncio.get_running_loop()
-        pending = _Pending(len(commands), loop.create_future())
-        self._pending.append(pending)
-        self._transport.write(commands[0] if len(commands) == 1 else b"".join(commands))
-        timer = loop.call_later(within_s, self._overdue, within_s)
-        try:
-            return await pending.done
-        finally:
-            timer.cancel()
+        deadline = self._loop.time() + within_s
+        self._pending.append(_Pending(due, within_s, deadline, then))
+        self._transport.write(commands)
+        # One timer for all calls, looked at when it rings: nearly every reply is there long before.
+        if self._watch is None or deadline < self._watch_at:
+            self._ring_at(deadline)
+
+    async def execute(self, *commands: bytes, within_s: float) -> list[object]:
+        """`send`, awaited.
+
+        Raises:
+            StoreUnreachable: `executed` False if nothing was sent, None if the connection broke.
+        """
+        done: asyncio.Future[list[object]] = self._loop.create_future()
+
+        def then(replies: list[object] | StoreUnreachable) -> None:
+            if done.done():  # its caller was cancelled
+                return
+            if isinstance(replies, StoreUnreachable):
+                done.set_exception(replies)
+            else:
+                done.set_result(replies)
+
+        self.send(b"".join(commands), len(commands), within_s, then)
+        return await done
 
     def abort(self, why: str = "closed here") -> None:
         """End the connection at once; calls under way end with StoreUnreachable."""
@@ -99,8 +125,21 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             await self._lost
 
-    def _overdue(self, after_s: float) -> None:
-        self.abort(f"no reply within {after_s:g} s")
+    def _ring_at(self, deadline: float) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch_at = deadline
+        self._watch = self._loop.call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._watch = None
+        if not self._pending:
+            return
+        first = min(self._pending, key=lambda pending: pending.deadline)
+        if first.deadline <= self._loop.time():
+            self.abort(f"no reply within {first.within_s:g} s")
+        else:
+            self._ring_at(first.deadline)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # TCP_NODELAY is set by asyncio and by uvloop themselves.
@@ -114,19 +153,17 @@ class Connection(asyncio.Protocol):
                 pending.replies.append(reply)
                 if len(pending.replies) == pending.due:
                     self._pending.popleft()
-                    if not pending.done.done():  # its caller may have been cancelled
-                        pending.done.set_result(pending.replies)
+                    pending.then(pending.replies)
         except (hiredis.ProtocolError, IndexError) as error:
             self.abort(f"not a RESP reply: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._why = self._why or str(exc or "closed by the server")
+        if self._watch is not None:
+            self._watch.cancel()
         while self._pending:
             pending = self._pending.popleft()
-            if not pending.done.done():
-                pending.done.set_exception(
-                    StoreUnreachable(f"store {self.name}: {self._why}", executed=None)
-                )
+            pending.then(StoreUnreachable(f"store {self.name}: {self._why}", executed=None))
         if not self._lost.done():
             self._lost.set_result(None)
 

@@ -2,7 +2,7 @@
 
 import pytest
 from scenarios.world import World
-from unit.rigs import KEYS, run
+from unit.rigs import KEYS
 
 from mesh.core.records import StoreStatus
 from mesh.core.wire import Status
@@ -26,7 +26,7 @@ def put(world, value):
 def reaches_the_store(world, batch):
     """The bytes of a batch, wherever they were all the time."""
     store, grant = world.o1.store, world.o1.core.grant
-    return run(store.commit(batch.lane, grant, batch.seq, 1, batch.entries))
+    return store.commit_at_once(batch.lane, grant, batch.seq, 1, batch.entries)
 
 
 def test_old_bytes_of_a_batch_that_was_sent_again_do_not_undo_a_later_one(world):

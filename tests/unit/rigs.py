@@ -216,8 +216,8 @@ class Handler:
         """Commit a batch, as often as it is given; True once it is finished."""
         renewal = self.core.next_renewal()
         try:
-            reply = run(
-                self.store.commit(batch.lane, self.core.grant, batch.seq, renewal, batch.entries)
+            reply = self.store.commit_at_once(
+                batch.lane, self.core.grant, batch.seq, renewal, batch.entries
             )
         except StoreUnreachable as error:
             batch.clean = batch.clean and error.executed is False

@@ -78,7 +78,7 @@ def test_a_commit_that_was_applied_is_answered_though_the_partition_has_moved_si
     caller = handler.call("Account.deposit", K, 5)
     handler.load()
     batch = handler.send()
-    reply = replace(server.commit(0, handler.core.grant, 1, 1, batch.entries), acknowledged=True)
+    reply = server.commit(0, handler.core.grant, 1, 1, batch.entries)._replace(acknowledged=True)
     leader.takeover({0: b"h-2"}, enroll=[b"h-2"])
     handler.core.on_grant(leader.grant(handler.nonce), handler.now)
     assert caller.answer is None
