@@ -1,71 +1,83 @@
-"""The async client: connections to handlers and supervisors round the brain of mesh.core.calling.
+"""The async client: sockets, one timer and the callers' futures round the brain of mesh.core.calling.
 
 It keeps a connection to every handler of the table, so that a takeover costs no connecting. Tables come
 by push from whoever has a newer one; if nobody answers, the endpoints it was given are asked again.
+A call makes no task and passes through no queue: it goes from its caller to the socket in one turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Coroutine, Sequence
+import math
+import os
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from random import Random
 from types import TracebackType
 from typing import Any, Self
 
 import msgpack
 
+from mesh.client import forks
+from mesh.client.endpoints import locate
+from mesh.client.links import Links
+from mesh.client.proxy import Entity
+from mesh.client.stats import ClientStats, Tally
 from mesh.core.calling import UNDECODABLE, Call, ClientCore, Result
 from mesh.core.keyspace import key_bytes, partition_of
 from mesh.core.messages import Hello
-from mesh.core.table import HandlerRow, Table
+from mesh.core.table import Table
 from mesh.core.wire import Kind, unpack_reply
-from mesh.entities import EntitySpec, MethodRef, spec_of
+from mesh.entities import MethodRef, spec_of
 from mesh.errors import AuthenticationError, BadRequest, MeshError, ProtocolError, Unavailable
 from mesh.ids import new_session
 from mesh.net import clock
 from mesh.net.connection import Connection
-from mesh.net.dial import dial
-
-log = logging.getLogger("mesh.client")
 
 DEFAULT_TIMEOUT_S = 10.0
 MAX_TIMEOUT_S = 86_400.0
 """How long a handler keeps what it needs to recognise a call that is sent again."""
 MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
-_RECONNECT_S = 0.02
-_MAX_RECONNECT_S = 1.0
-_DIAL_S = 1.0
+CLOSED = "this client is closed; connect anew"
 
 
 class AsyncClient:
     """Calls entities by key. Made by `mesh.connect`; close it, or use it as a context manager.
 
+    It belongs to the loop, and to the process, that it was made in.
+
     Args:
         endpoints: "host:port" of supervisors or handlers; any one that answers is enough.
         token: the mesh's secret, where it has one.
+        mesh: refuse a mesh of another name.
     """
 
     def __init__(self, endpoints: Sequence[str], *, token: str = "", mesh: str = "") -> None:
-        self._endpoints = tuple(endpoints)
-        self._token = token
-        self._mesh = mesh
+        session = new_session()
+        self._addresses = tuple(endpoints)
         self._loop = asyncio.get_running_loop()
-        self._core = ClientCore(new_session(), self)
-        self._links: dict[bytes, Connection] = {}
-        self._bootstrap: dict[str, Connection] = {}
-        self._dialing: dict[bytes | str, asyncio.Task[None]] = {}
-        self._connected_at: dict[bytes | str, float] = {}
+        self._links = Links(
+            self,
+            Hello(mesh, "client", token),
+            on_up=self._on_up,
+            on_refused=self._on_refused,
+            dice=Random(session),
+        )
+        self._core = ClientCore(session, self._links)
+        self._tally = Tally()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._has_table = asyncio.Event()
-        self._refused: MeshError | None = None
+        self._settled = asyncio.Event()
+        """There is a table, or there will be none."""
+        self._refused: dict[str, MeshError] = {}
         self._partitions = 0
-        self._closed = False
+        self._over = ""
+        """Why it takes no more calls; empty while it does."""
+        self._pid = os.getpid()
+        forks.watch(self)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._links)} handlers connected"
-        return f"<AsyncClient {','.join(self._endpoints)}, {state}>"
+        return f"<AsyncClient {','.join(self._addresses)}, {self.state}>"
 
     # ---------------------------------------------------------------- public
 
@@ -76,19 +88,24 @@ class AsyncClient:
             Unavailable: no endpoint answered with a table in time.
             AuthenticationError: the token is wrong.
         """
-        for address in self._endpoints:
-            self._keep(address)
+        for address in self._addresses:
+            self._links.keep(address)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._has_table.wait()
-        if self._core.table is None:
-            await self.close()
-            if isinstance(self._refused, AuthenticationError):
-                raise self._refused
-            why = self._refused or "the mesh has no table yet"
-            raise Unavailable(
-                f"no table from {', '.join(self._endpoints)} within {timeout_s:g} s: {why}"
-            )
+                await self._settled.wait()
+        if self._core.table is not None:
+            return
+        if self._over:
+            raise Unavailable(self._over)
+        await self.close()
+        refusals = list(self._refused.values())
+        auth = [error for error in refusals if isinstance(error, AuthenticationError)]
+        if auth:
+            raise auth[0]
+        why = refusals[0] if refusals else "the mesh has no table yet"
+        raise Unavailable(
+            f"no table from {', '.join(self._addresses)} within {timeout_s:g} s: {why}"
+        )
 
     async def call(
         self,
@@ -100,6 +117,8 @@ class AsyncClient:
     ) -> Any:
         """Call an entity's method on a key; a command takes effect exactly once, or not at all.
 
+        Cancelling it ends it here and now; what was sent may still be carried out.
+
         Args:
             method: `Account.deposit`, or its name "Account.deposit".
             key: str or bytes, 1 to 512 bytes.
@@ -109,60 +128,53 @@ class AsyncClient:
         Raises:
             EntityError: the method raised; the state is unchanged.
             BadRequest: unknown method, wrong arguments, or over a limit.
+            Unavailable: the client is closed, or was closed before the call was sent.
             DeadlineExceeded: not executed in time.
-            OutcomeUnknown: sent, and no verdict in time.
+            OutcomeUnknown: sent, and no verdict in time, or before the client was closed.
             ProtocolError: executed, and its reply cannot be decoded.
         """
-        partition, payload = self._encode(method, key, args, kwargs)
-        if self._closed:
-            raise Unavailable("this client is closed; connect anew")
-        if not 0 < timeout <= MAX_TIMEOUT_S:  # true of nan, too
-            raise BadRequest(
-                f"timeout must be above 0 seconds and up to {MAX_TIMEOUT_S:g}, not {timeout!r}"
-            )
+        partition, payload = self._encode(method, key, args, kwargs, timeout)
         future: asyncio.Future[Result] = self._loop.create_future()
-        call = self._core.call(partition, payload, timeout, clock.now(), _settle(future))
-        self._arm()
+        call = self._begin(partition, payload, timeout, _settle(future))
         try:
             result = await future
-        except asyncio.CancelledError:
-            self._core.cancel(call)
+        except BaseException:
+            self._cancel(call)
             raise
-        if result.error is not None:
-            raise result.error
-        try:
-            return msgpack.unpackb(result.payload, strict_map_key=False)
-        except UNDECODABLE as error:
-            raise ProtocolError(
-                f"the call was executed, its reply cannot be decoded: {error!r:.200}",
-                executed=True,
-                partition=partition,
-            ) from error
+        return self._value(result, partition)
 
     def entity(self, cls: type, key: str | bytes) -> Entity:
         """One key of one entity: `await client.entity(Account, "alice").deposit(5)`."""
-        return Entity(self, spec_of(cls), key, DEFAULT_TIMEOUT_S)
+        return Entity(self.call, spec_of(cls), key, DEFAULT_TIMEOUT_S)
+
+    def stats(self) -> ClientStats:
+        """What became of the calls so far."""
+        return self._tally.stats()
 
     @property
     def table(self) -> Table | None:
         """The newest table that this client has heard of."""
         return self._core.table
 
+    @property
+    def state(self) -> str:
+        """In a few words, for people."""
+        if self._over:
+            return "closed" if self._over == CLOSED else "of another process"
+        return f"{self._links.handlers} handlers connected"
+
     async def close(self) -> None:
-        """End every call and every connection."""
-        if self._closed:
+        """End every call, each with what is known of it, and every connection."""
+        if self._over and self._over != CLOSED:
             return
-        self._closed = True
-        self._core.close("the client was closed")
-        if self._timer is not None:
-            self._timer.cancel()
-        tasks = list(self._dialing.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for conn in (*self._links.values(), *self._bootstrap.values()):
-            conn.close()
-        await asyncio.sleep(0)
+        if not self._over:
+            self._over = CLOSED
+            self._settled.set()
+            self._core.close("the client was closed")
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer_at = -math.inf  # and stays where it is: nothing is due any more
+        await self._links.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -175,11 +187,22 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    # ------------------------------------------------------------- encoding
+    def orphan(self) -> list[int]:
+        """See Forkable."""
+        self._over = forks.reason(self._pid)
+        return self._links.orphan()
+
+    # ------------------------------------------- a call's steps, for both clients
 
     def _encode(
-        self, method: MethodRef | str, key: str | bytes, args: tuple[Any, ...], kwargs: Any
+        self,
+        method: MethodRef | str,
+        key: str | bytes,
+        args: tuple[Any, ...],
+        kwargs: Any,
+        timeout: float,
     ) -> tuple[int, bytes]:
+        """Check a call and write it down; in any thread."""
         raw = key_bytes(key)
         if isinstance(method, MethodRef):
             method.method.check(list(args), kwargs)
@@ -197,28 +220,47 @@ class AsyncClient:
             raise BadRequest(
                 f"arguments of {name} take {len(payload)} bytes, the limit is {MAX_PAYLOAD_BYTES}"
             )
+        if self._over:
+            raise Unavailable(self._over)
+        if not 0 < timeout <= MAX_TIMEOUT_S:  # true of nan, too
+            raise BadRequest(
+                f"timeout must be above 0 seconds and up to {MAX_TIMEOUT_S:g}, not {timeout!r}"
+            )
         return partition_of(raw, self._partitions), payload
 
-    # ------------------------------------------------- what the core asks for
+    def _begin(
+        self, partition: int, payload: bytes, timeout: float, done: Callable[[Result], None]
+    ) -> Call:
+        """Send it, or have it wait for its owner."""
+        self._tally.started += 1
+        call = self._core.call(partition, payload, timeout, clock.now(), done)
+        if self._timer is None or call.deadline < self._timer_at:
+            self._arm()
+        return call
 
-    def send(self, nonce: bytes, frame: bytes) -> None:
-        """See Ports."""
-        self._links[nonce].send(frame)
+    def _cancel(self, call: Call) -> None:
+        """Its caller does not wait any more, whether or not it has ended."""
+        self._tally.cancelled += 1
+        self._core.cancel(call)
 
-    def connect(self, row: HandlerRow) -> None:
-        """See Ports."""
-        if row.nonce not in self._links and row.nonce not in self._dialing and not self._closed:
-            self._dial(row.nonce, self._reach(row))
-
-    def disconnect(self, nonce: bytes) -> None:
-        """See Ports."""
-        conn = self._links.pop(nonce, None)
-        if conn is not None:
-            conn.close()
-        self._connected_at.pop(nonce, None)
-        task = self._dialing.pop(nonce, None)
-        if task is not None:
-            task.cancel()
+    def _value(self, result: Result, partition: int) -> Any:
+        """What its caller gets, returned or raised, and counted."""
+        error = result.error
+        if error is None:
+            try:
+                value = msgpack.unpackb(result.payload, strict_map_key=False)
+            except UNDECODABLE as cause:
+                error = ProtocolError(
+                    f"the call was executed, its reply cannot be decoded: {cause!r:.200}",
+                    executed=True,
+                    partition=partition,
+                )
+                error.__cause__ = cause
+            else:
+                self._tally.ok += 1
+                return value
+        self._tally.failed(error)
+        raise error
 
     # ---------------------------------------------------------- connections
 
@@ -237,17 +279,14 @@ class AsyncClient:
 
     def on_closed(self, conn: Connection, reason: str) -> None:
         """See Receiver."""
-        if self._links.get(conn.tag) is conn:
-            del self._links[conn.tag]
-            self._core.on_down(conn.tag, clock.now())
-            self._arm()
-            row = self._core.table.row(conn.tag) if self._core.table else None
-            if row is not None:
-                self.connect(row)
-        for address, other in list(self._bootstrap.items()):
-            if other is conn:
-                del self._bootstrap[address]
-                self._keep(address)
+        nonce = self._links.drop(conn)
+        if nonce is None:
+            return
+        self._core.on_down(nonce, clock.now())
+        self._arm()
+        row = self._core.table.row(nonce) if self._core.table else None
+        if row is not None:
+            self._links.connect(row)
 
     def _on_table(self, body: bytes, now: float) -> None:
         if self._core.table is not None and Table.peek(body) <= self._core.table.version:
@@ -255,87 +294,17 @@ class AsyncClient:
         table = Table.decode(body)
         self._partitions = len(table)
         self._core.on_table(table, now)
-        self._has_table.set()
+        self._settled.set()
 
-    def _dial(self, peer: bytes | str, work: Coroutine[Any, Any, None]) -> None:
-        task = self._dialing[peer] = self._loop.create_task(work)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            # Whatever it ended of: an entry that stays would mean that this peer is never dialed again.
-            if self._dialing.get(peer) is task:
-                del self._dialing[peer]
-            if not task.cancelled() and task.exception() is not None:
-                log.error("connecting to %r failed", peer, exc_info=task.exception())
-
-        task.add_done_callback(ended)
-
-    async def _reach(self, row: HandlerRow) -> None:
-        """Keep trying to reach a handler process until it is there, or no table names it any more."""
-        delay = _RECONNECT_S
-        await self._not_at_once(row.nonce)
-        while (conn := await self._try_row(row)) is None:
-            await asyncio.sleep(delay)
-            delay = min(_MAX_RECONNECT_S, delay * 2)
-        self._dialing.pop(row.nonce, None)
-        self._links[row.nonce] = conn
-        if conn.is_closed:
-            self.on_closed(conn, "closed while connecting")
-            return
-        self._core.on_up(row.nonce, clock.now())
+    def _on_up(self, nonce: bytes) -> None:
+        self._core.on_up(nonce, clock.now())
         self._arm()
 
-    async def _try_row(self, row: HandlerRow) -> Connection | None:
-        try:
-            conn, welcome = await dial(row.address, self, self._hello(), timeout_s=_DIAL_S)
-        except MeshError as error:
-            log.debug("%s at %s: %s", row.id, row.address, error)
-            return None
-        except Exception:  # an address that is none, out of a redirect or a table
-            log.exception("%s at %s was not reached", row.id, row.address)
-            return None
-        if welcome.nonce == row.nonce:
-            return conn
-        log.debug("%s at %s: another process has its port", row.id, row.address)
-        conn.close()
-        return None
-
-    def _keep(self, address: str) -> None:
-        if address not in self._dialing and not self._closed:
-            self._dial(address, self._reach_endpoint(address))
-
-    async def _reach_endpoint(self, address: str) -> None:
-        """Keep a connection to an endpoint, for the tables that it pushes."""
-        delay = _RECONNECT_S
-        await self._not_at_once(address)
-        while (conn := await self._try_endpoint(address)) is None:
-            await asyncio.sleep(delay)
-            delay = min(_MAX_RECONNECT_S, delay * 2)
-        self._dialing.pop(address, None)
-        self._bootstrap[address] = conn
-        if conn.is_closed:
-            self.on_closed(conn, "closed while connecting")
-
-    async def _try_endpoint(self, address: str) -> Connection | None:
-        try:
-            conn, _ = await dial(address, self, self._hello(), timeout_s=_DIAL_S)
-        except MeshError as error:
-            self._refused = error
-            if isinstance(error, AuthenticationError):
-                self._has_table.set()
-            return None
-        except Exception:
-            log.exception("%s was not reached", address)
-            return None
-        return conn
-
-    async def _not_at_once(self, peer: bytes | str) -> None:
-        """A peer that welcomes and then hangs up, again and again, is not dialed in a tight loop."""
-        if clock.now() - self._connected_at.get(peer, -_MAX_RECONNECT_S) < _MAX_RECONNECT_S:
-            await asyncio.sleep(_RECONNECT_S)
-        self._connected_at[peer] = clock.now()
-
-    def _hello(self) -> Hello:
-        return Hello(self._mesh, "client", self._token)
+    def _on_refused(self, address: str, error: MeshError) -> None:
+        self._refused[address] = error
+        refusals = [self._refused.get(other) for other in self._addresses]
+        if all(isinstance(refusal, AuthenticationError) for refusal in refusals):
+            self._settled.set()
 
     def _arm(self) -> None:
         """One timer, whatever the number of calls."""
@@ -353,39 +322,7 @@ class AsyncClient:
         self._arm()
 
 
-class Entity:
-    """One key of one entity; its methods are the entity's commands and queries."""
-
-    def __init__(
-        self, client: AsyncClient, spec: EntitySpec, key: str | bytes, timeout: float
-    ) -> None:
-        self._client = client
-        self._spec = spec
-        self._key = key
-        self._timeout = timeout
-
-    def __repr__(self) -> str:
-        return f"<{self._spec.name} {self._key!r}>"
-
-    def with_options(self, *, timeout: float) -> Entity:
-        """The same key, with other options for its calls."""
-        return Entity(self._client, self._spec, self._key, timeout)
-
-    def __getattr__(self, name: str) -> Any:
-        method = self._spec.methods.get(name)
-        if method is None:
-            raise AttributeError(
-                f"{self._spec.name} has no method {name!r}; it has {sorted(self._spec.methods)}"
-            )
-        ref = MethodRef(self._spec.cls, method)
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            return await self._client.call(ref, self._key, *args, timeout=self._timeout, **kwargs)
-
-        return call
-
-
-def _settle(future: asyncio.Future[Result]) -> Any:
+def _settle(future: asyncio.Future[Result]) -> Callable[[Result], None]:
     def done(result: Result) -> None:
         if not future.done():
             future.set_result(result)
@@ -393,30 +330,70 @@ def _settle(future: asyncio.Future[Result]) -> Any:
     return done
 
 
-async def connect(
-    *endpoints: str, token: str = "", mesh: str = "", timeout: float = DEFAULT_TIMEOUT_S
-) -> AsyncClient:
-    """Connect to a mesh.
+class Connecting(Coroutine[Any, Any, AsyncClient]):
+    """What `connect` returns: `await` it for a client, or `async with` it for one that it closes.
+
+    A coroutine like any other, too, for `asyncio.create_task` and its like.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, AsyncClient]) -> None:
+        self._work = work
+        self._client: AsyncClient | None = None
+
+    def __await__(self) -> Generator[Any, Any, AsyncClient]:
+        return self._work.__await__()
+
+    async def __aenter__(self) -> AsyncClient:
+        self._client = await self._work
+        return self._client
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._client is not None
+        await self._client.close()
+
+    def send(self, value: Any) -> Any:
+        """See Coroutine."""
+        return self._work.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """See Coroutine."""
+        return self._work.throw(*error)
+
+    def close(self) -> None:
+        """See Coroutine."""
+        self._work.close()
+
+
+def connect(
+    *endpoints: str, token: str | None = None, mesh: str = "", timeout: float = DEFAULT_TIMEOUT_S
+) -> Connecting:
+    """Connect to a mesh: `client = await mesh.connect(...)`, or `async with mesh.connect(...) as client`.
 
     Args:
         endpoints: "host:port" of supervisors or handlers; also several in one string, with commas.
-        token: the mesh's secret, where it has one.
+            None: those in MESH_ENDPOINTS, else the mesh that runs on this machine.
+        token: the mesh's secret, where it has one; None: MESH_TOKEN.
         mesh: refuse to connect to a mesh of another name.
         timeout: seconds until a table has to be there.
 
     Raises:
-        Unavailable: no endpoint answered.
+        Unavailable: no endpoint answered, or none is given and no mesh runs on this machine.
         AuthenticationError: the token is wrong.
         BadRequest: an endpoint is not "host:port".
     """
-    addresses = [a.strip() for e in endpoints for a in e.split(",") if a.strip()]
-    if not addresses:
-        raise BadRequest('name at least one endpoint, such as "127.0.0.1:7400"')
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-            raise BadRequest(f'endpoint {address!r} is not "host:port"')
-    client = AsyncClient(addresses, token=token, mesh=mesh)
+    return Connecting(_connect(endpoints, token, mesh, timeout))
+
+
+async def _connect(
+    endpoints: tuple[str, ...], token: str | None, mesh: str, timeout: float
+) -> AsyncClient:
+    target = locate(endpoints, token, mesh)
+    client = AsyncClient(target.addresses, token=target.token, mesh=target.mesh)
     try:
         await client.start(timeout)
     except BaseException:
@@ -426,4 +403,4 @@ async def connect(
     return client
 
 
-__all__ = ["AsyncClient", "Call", "Entity", "connect"]
+__all__ = ["AsyncClient", "Call", "ClientStats", "Connecting", "Entity", "connect"]

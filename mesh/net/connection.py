@@ -83,6 +83,14 @@ class Connection(asyncio.Protocol):
         """Nothing more will arrive, and what is sent goes nowhere."""
         return self._closed
 
+    @property
+    def descriptor(self) -> int:
+        """Of the socket; -1 once it is closing, since its number may soon be another file's."""
+        if self._transport is None or self._closed or self._transport.is_closing():
+            return -1
+        sock = self._transport.get_extra_info("socket")
+        return -1 if sock is None else int(sock.fileno())
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio's, they only behave like them.
         self._transport = cast("asyncio.Transport", transport)
@@ -139,3 +147,9 @@ class Connection(asyncio.Protocol):
         self._reason = reason
         self.flush()
         self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once; what is queued is dropped."""
+        if self._transport is not None and not self._closed:
+            self._reason = "closed here"
+            self._transport.abort()

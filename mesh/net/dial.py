@@ -7,6 +7,7 @@ accepts connections (8 of 10 right after its death, measured).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from mesh.core.messages import Hello, Refused, Welcome, unpack_message
 from mesh.core.wire import Kind, Limits
@@ -54,10 +55,12 @@ async def dial(
     *,
     timeout_s: float = 2.0,
     limits: Limits | None = None,
+    opened: Callable[[Connection], None] | None = None,
 ) -> tuple[Connection, Welcome]:
     """Connect to "host:port" and exchange greetings.
 
-    Frames that follow the welcome in the same read reach `receiver` before this returns.
+    Frames that follow the welcome in the same read reach `receiver` before this returns; `opened` is
+    called before anything is sent.
 
     Raises:
         Unavailable: nothing listens there, it did not answer in time, or it refused.
@@ -70,7 +73,7 @@ async def dial(
     try:
         async with asyncio.timeout(timeout_s):
             _, conn = await loop.create_connection(
-                lambda: Connection(greeting, limits or Limits()), host, int(port)
+                lambda: Connection(greeting, limits or Limits(), opened), host, int(port)
             )
             conn.send(hello.frame(Kind.HELLO))
             welcome = await greeting.welcome

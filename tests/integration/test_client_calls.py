@@ -146,25 +146,27 @@ async def test_a_reply_that_cannot_be_decoded_is_told_as_executed(client, monkey
 
 async def test_an_address_that_cannot_be_dialed_is_tried_again_and_given_up_with_the_table(client):
     row = HandlerRow("h-9", b"nonce", "127.0.0.1", "none")  # as a redirect may say
-    client.connect(row)
+    links = client._links
+    links.connect(row)
     await asyncio.sleep(0.1)
-    assert not client._dialing[row.nonce].done()
-    client.disconnect(row.nonce)
-    assert row.nonce not in client._dialing
+    assert not links._dialing[row.nonce].done()
+    links.disconnect(row.nonce)
+    assert row.nonce not in links._dialing
 
 
 async def test_a_peer_is_dialed_anew_whatever_the_last_attempt_ended_of(
     client, monkeypatch, caplog
 ):
-    async def fail(_: object) -> None:
+    async def fail(*_: object) -> None:
         raise RuntimeError("nobody thought of this")
 
     row = HandlerRow("h-9", b"nonce", "127.0.0.1", free_port())
-    monkeypatch.setattr(client, "_reach", fail)
-    client.connect(row)
+    links = client._links
+    monkeypatch.setattr(links, "_reach", fail)
+    links.connect(row)
     for _ in range(3):
         await asyncio.sleep(0)
-    assert row.nonce not in client._dialing
+    assert row.nonce not in links._dialing
     assert "nobody thought of this" in caplog.text
 
 

@@ -1,0 +1,85 @@
+"""Which mesh a client means: what it was given, else what the environment says, else the one on this machine.
+
+The environment is read when a client connects, never at import. An endpoint that was given and is empty is
+refused and not replaced: `connect(os.environ["X"])` with an empty X must not end up at some other mesh.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mesh import rundir
+from mesh.errors import BadRequest, Unavailable
+
+ENDPOINTS_VARIABLE = "MESH_ENDPOINTS"
+TOKEN_VARIABLE = "MESH_TOKEN"  # noqa: S105 - a variable's name
+DEFAULT_MESH = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A mesh to connect to.
+
+    Attributes:
+        addresses: "host:port" of supervisors or handlers; any one is enough.
+        token: the mesh's secret, empty where it has none.
+        mesh: its name; empty for whichever answers there.
+    """
+
+    addresses: tuple[str, ...]
+    token: str = field(default="", repr=False)
+    mesh: str = ""
+
+
+def locate(endpoints: Iterable[str], token: str | None, mesh: str) -> Target:
+    """The mesh that a caller means.
+
+    Args:
+        endpoints: as given; none means MESH_ENDPOINTS, and without it the mesh on this machine.
+        token: None means MESH_TOKEN, and without it what a mesh on this machine left for its user.
+        mesh: its name; for the mesh on this machine "default" unless named.
+
+    Raises:
+        BadRequest: an endpoint is not "host:port".
+        Unavailable: no endpoint is given, and no mesh of that name runs on this machine.
+    """
+    given = tuple(endpoints)
+    secret = os.environ.get(TOKEN_VARIABLE, "") if token is None else token
+    if given:
+        return Target(parse(given), secret, mesh)
+    if variable := os.environ.get(ENDPOINTS_VARIABLE, "").strip():
+        return Target(parse((variable,), ENDPOINTS_VARIABLE), secret, mesh)
+    name = mesh or DEFAULT_MESH
+    state = rundir.read(name)
+    if state is None:
+        option = "" if name == DEFAULT_MESH else f" --name {name}"
+        raise Unavailable(
+            f"no mesh named {name!r} runs on this machine; start one with: mesh up{option}; or name "
+            f'endpoints, such as "127.0.0.1:7400", in the call or in {ENDPOINTS_VARIABLE}'
+        )
+    if not state.get("endpoints"):
+        raise Unavailable(f"mesh {name!r} is still starting; try again in a few seconds")
+    if token is None and not secret:
+        secret = str(state.get("token", ""))
+    return Target(parse(state["endpoints"]), secret, name)
+
+
+def parse(endpoints: Iterable[str], variable: str = "") -> tuple[str, ...]:
+    """The addresses in strings of one or, with commas, several; each once.
+
+    Raises:
+        BadRequest: one is not "host:port", or there is none.
+    """
+    addresses = dict.fromkeys(a.strip() for e in endpoints for a in e.split(",") if a.strip())
+    if not addresses:
+        raise BadRequest(
+            f'{variable + ": " if variable else ""}name at least one endpoint, such as "127.0.0.1:7400"'
+        )
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+            where = f" in {variable}" if variable else ""
+            raise BadRequest(f'endpoint {address!r}{where} is not "host:port"')
+    return tuple(addresses)
