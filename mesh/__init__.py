@@ -1,7 +1,7 @@
 """raymesh: keyed, stateful services that do not go down."""
 
 from mesh.client.aio import AsyncClient, connect
-from mesh.entities import KV, command, entity, query
+from mesh.entities import KV, MethodRef, TypeCodec, command, entity, migrate, query
 from mesh.errors import (
     AuthenticationError,
     BadRequest,
@@ -26,12 +26,15 @@ __all__ = [
     "EntityError",
     "IdempotencyConflict",
     "MeshError",
+    "MethodRef",
     "OutcomeUnknown",
     "Overloaded",
     "SetupError",
+    "TypeCodec",
     "Unavailable",
     "command",
     "connect",
     "entity",
+    "migrate",
     "query",
 ]

@@ -1,5 +1,7 @@
 """What a class has to be to be an entity, and how its state is kept."""
 
+import dataclasses
+from datetime import timedelta
 from typing import Any, ClassVar
 
 import msgpack
@@ -101,9 +103,6 @@ def test_a_subclass_of_an_entity_is_none_until_it_is_marked():
         spec_of(type("Plain", (Cart,), {}))
 
 
-async def coroutine(self): ...
-
-
 async def async_generator(self):
     yield
 
@@ -112,12 +111,163 @@ def generator(self):
     yield
 
 
-@pytest.mark.parametrize("function", [coroutine, async_generator, generator])
+@pytest.mark.parametrize("function", [async_generator, generator])
 @pytest.mark.parametrize("mark", [mesh.command, mesh.query])
-def test_a_method_that_is_no_plain_function_is_refused_with_a_clear_error(mark, function):
-    kind = "a generator" if function is generator else "async"
-    with pytest.raises(SetupError, match=f"{function.__name__} is {kind}; entity methods have to"):
+def test_a_generator_is_refused_with_a_clear_error(mark, function):
+    with pytest.raises(SetupError, match=f"{function.__name__} is a generator; a method has to"):
         mark(function)
+
+
+@pytest.mark.parametrize("target", [3, len, staticmethod(len), type("T", (), {}), None.__class__])
+def test_only_functions_are_methods(target):
+    with pytest.raises(SetupError, match="has to be a function of the class"):
+        mesh.command(target)
+
+
+def test_a_method_has_to_take_self():
+    def bare(): ...
+    def named(*, amount): ...
+
+    for function in (bare, named):
+        with pytest.raises(SetupError, match="has to take self"):
+            mesh.query(function)
+
+
+@pytest.mark.parametrize("mark", [mesh.command, mesh.query])
+def test_options_of_a_method_are_kept_with_and_without_parentheses(mark):
+    def read(self, line: int) -> str: ...
+
+    async def later(self): ...
+
+    for method in (mark(read), mark()(read)):
+        assert (method.blocking, method.limit_s, method.is_async) == (False, None, False)
+        assert method.query is (mark is mesh.query) and method.function is read
+    method = mark(blocking=True, limit_s=5)(read)
+    assert (method.blocking, method.limit_s) == (True, 5.0)
+    assert str(method.signature) == "(line: int) -> str"
+    assert mark(limit_s=0.5)(later).is_async
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"blocking": 1}, "blocking is True or False, not 1"),
+        ({"limit_s": 0}, "limit_s is seconds above 0, not 0"),
+        ({"limit_s": float("inf")}, "limit_s is seconds above 0, not inf"),
+        ({"limit_s": float("nan")}, "limit_s is seconds above 0, not nan"),
+        ({"limit_s": True}, "limit_s is seconds above 0, not True"),
+        ({"limit_s": "5"}, "limit_s is seconds above 0, not '5'"),
+    ],
+)
+def test_options_of_a_method_that_make_no_sense_are_refused(options, says):
+    def read(self): ...
+
+    with pytest.raises(SetupError, match=f"read: {says}"):
+        mesh.command(**options)(read)
+
+
+def test_a_method_is_not_both_async_and_blocking():
+    async def read(self): ...
+
+    with pytest.raises(SetupError, match="is async and blocking"):
+        mesh.query(blocking=True)(read)
+
+
+def test_an_entity_with_an_async_method_is_refused_when_a_mesh_is_to_serve_it():
+    async def later(self): ...
+
+    cls = entity(later=mesh.command(later))
+    assert spec_of(cls).methods["later"].is_async
+    with pytest.raises(SetupError, match="later is async, and this version runs plain functions"):
+        Registry([cls])
+
+
+def test_options_of_an_entity_have_defaults():
+    spec = spec_of(Cart)
+    assert (spec.version, spec.ttl_s, spec.priority) == (1, None, None)
+    assert spec.durability == "replicated"
+
+
+@pytest.mark.parametrize("ttl", [90, 90.0, timedelta(minutes=1, seconds=30)])
+def test_options_of_an_entity_are_kept(ttl):
+    @mesh.entity(name="Bag", version=3, ttl=ttl, durability="fsynced", priority=7)
+    class Sack: ...
+
+    spec = spec_of(Sack)
+    assert (spec.name, spec.version, spec.durability, spec.priority) == ("Bag", 3, "fsynced", 7)
+    assert spec.ttl_s == 90.0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"version": 0}, "version is a whole number from 1 on, not 0"),
+        ({"version": True}, "version is a whole number from 1 on, not True"),
+        ({"version": "2"}, "version is a whole number from 1 on, not '2'"),
+        ({"ttl": 0}, "ttl is seconds above 0 or a timedelta, not 0"),
+        ({"ttl": timedelta(0)}, "ttl is seconds above 0 or a timedelta, not datetime"),
+        ({"ttl": float("inf")}, "ttl is seconds above 0 or a timedelta, not inf"),
+        ({"ttl": "1h"}, "ttl is seconds above 0 or a timedelta, not '1h'"),
+        ({"durability": "fast"}, r"durability is one of \['replicated', 'fsynced', 'async'\], not"),
+        ({"priority": 256}, "priority is a whole number from 0 to 255, not 256"),
+        ({"priority": -1}, "priority is a whole number from 0 to 255, not -1"),
+        ({"priority": 1.5}, "priority is a whole number from 0 to 255, not 1.5"),
+    ],
+)
+def test_options_of_an_entity_that_make_no_sense_are_refused(options, says):
+    with pytest.raises(SetupError, match=says):
+        mesh.entity(**options)(type("E", (), {}))
+
+
+def test_an_entity_is_a_class_that_keeps_its_state_in_a_dict():
+    with pytest.raises(SetupError, match="is for classes"):
+        mesh.entity(lambda: None)
+    with pytest.raises(SetupError, match="has __slots__"):
+        entity(__slots__=())
+
+
+def test_an_entity_can_be_made_with_its_fields_as_a_dataclass_is():
+    cart = Cart(["pen"], total=2.0)
+    assert (cart.items, cart.total) == (["pen"], 2.0)
+    Cart().items.append("pen")
+    assert Cart().items == []
+    for wrong, says in (
+        (lambda: Cart([], 1.0, 2), "has 2 fields, 3 values"),
+        (lambda: Cart([], items=[]), "'items' is given twice"),
+        (lambda: Cart(colour=1), r"'colour' is no field; the fields are \['items', 'total'\]"),
+    ):
+        with pytest.raises(TypeError, match=says):
+            wrong()
+
+
+def test_an_init_that_the_user_wrote_stays():
+    class Own:
+        n: int = 0
+
+        def __init__(self, n):
+            self.n = n + 1
+
+    assert mesh.entity(Own)(1).n == 2
+
+
+def test_dataclass_fields_are_fields_with_their_factories():
+    @dataclasses.dataclass
+    class Base:
+        tags: list[str] = dataclasses.field(default_factory=list)
+        size: int = dataclasses.field(default=3)
+
+    @mesh.entity
+    class Box(Base):
+        lid: bool = False
+        marks: set[int] = dataclasses.field(default_factory=set)
+
+    spec = spec_of(Box)
+    one, other = spec.new(), spec.new()
+    one.tags.append("x")
+    one.marks.add(1)
+    assert vars(other) == {"tags": [], "size": 3, "lid": False, "marks": set()}
+    again, _ = spec.decode(spec.encode(one, {}))
+    assert vars(again) == {"tags": ["x"], "size": 3, "lid": False, "marks": {1}}
 
 
 @pytest.mark.parametrize("name", ["timeout", "idempotency_key", "priority", "metadata"])

@@ -1,5 +1,6 @@
 """An entity's bytes: only declared fields, nothing lost, nothing that cannot come back."""
 
+from collections import OrderedDict
 from typing import Any
 
 import msgpack
@@ -42,7 +43,7 @@ def test_plain_values_come_back_as_they_were(value):
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {1, 2}, (1, 2), 1 << 64, -(1 << 63) - 1, [lambda: 0], "\ud800"]
+    "value", [object(), [lambda: 0], "\ud800", OrderedDict(a=1), {"a": type("I", (int,), {})(1)}]
 )
 def test_a_value_that_cannot_be_stored_is_an_error_and_not_a_changed_value(value):
     one = SPEC.new()

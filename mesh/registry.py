@@ -1,0 +1,64 @@
+"""The entities that a mesh serves, by the names that requests bear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mesh.errors import BadRequest, SetupError
+from mesh.kv import KV
+from mesh.methods import Method
+from mesh.specs import EntitySpec, spec_of
+
+RUNS_ASYNC = False
+"""Whether mesh.core.execution runs async methods; until it does, they are refused when a mesh comes up."""
+
+
+class Registry:
+    """The entities that a mesh serves, by name. Two of one name are refused."""
+
+    def __init__(self, classes: Iterable[type]) -> None:
+        self._specs: dict[str, EntitySpec] = {}
+        self._methods: dict[str, tuple[EntitySpec, Method[..., Any, Any]]] = {}
+        for cls in dict.fromkeys((KV, *classes)):
+            spec = spec_of(cls)
+            other = self._specs.get(spec.name)
+            if other is not None:
+                raise SetupError(
+                    f"two entities are named {spec.name!r}: {_path(other.cls)} and {_path(cls)}"
+                )
+            self._specs[spec.name] = spec
+            spec.codec.resolve()
+            for method_name, method in spec.methods.items():
+                if method.is_async and not RUNS_ASYNC:
+                    raise SetupError(
+                        f"{method.function.__qualname__} is async, and this version runs plain functions only"
+                    )
+                self._methods[f"{spec.name}.{method_name}"] = (spec, method)
+
+    def spec(self, name: str) -> EntitySpec | None:
+        """The entity of that name, if the mesh serves it."""
+        return self._specs.get(name)
+
+    def find(self, name: str) -> tuple[EntitySpec, Method[..., Any, Any]]:
+        """The method of that name.
+
+        Raises:
+            BadRequest: there is none; the message lists what there is.
+        """
+        found = self._methods.get(name)
+        if found is not None:
+            return found
+        entity_name, _, method = name.partition(".")
+        spec = self._specs.get(entity_name)
+        if spec is None:
+            raise BadRequest(
+                f"no entity is named {entity_name!r:.80}; this mesh has {sorted(self._specs)}"
+            )
+        raise BadRequest(
+            f"{entity_name} has no method {method!r:.80}; it has {sorted(spec.methods)}"
+        )
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
