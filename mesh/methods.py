@@ -24,11 +24,8 @@ R_co = TypeVar("R_co", covariant=True)
 RESERVED_PARAMETERS = frozenset({"timeout", "idempotency_key", "priority", "metadata"})
 
 
-class Method(Generic[P, R, B]):
-    """A command or query, as a descriptor.
-
-    In its type: the parameters, what a caller gets (R), and what the function returns (B), which is a
-    coroutine where it is async.
+class Method:
+    """A command or query, as the runtime sees it.
 
     Args:
         function: what the user wrote.
@@ -80,15 +77,6 @@ class Method(Generic[P, R, B]):
     def __repr__(self) -> str:
         return f"Method({self.function.__qualname__}{self.signature})"
 
-    @overload
-    def __get__(self, instance: None, owner: type) -> MethodRef[P, R]: ...
-    @overload
-    def __get__(self, instance: object, owner: type) -> Callable[P, B]: ...
-    def __get__(self, instance: object | None, owner: type) -> Any:
-        if instance is None:
-            return MethodRef(owner, self)
-        return self.function.__get__(instance, owner)
-
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuse arguments that the signature does not take.
 
@@ -123,12 +111,29 @@ class Method(Generic[P, R, B]):
         return signature.replace(parameters=parameters)
 
 
+class TypedMethod(Method, Generic[P, R, B]):
+    """A command or query, as a descriptor in the class that it is written in.
+
+    In its type: the parameters, what a caller gets (R), and what the function returns (B), which is a
+    coroutine where it is async.
+    """
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> MethodRef[P, R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> Callable[P, B]: ...
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        if instance is None:
+            return MethodRef(owner, self)
+        return self.function.__get__(instance, owner)
+
+
 @dataclass(frozen=True, slots=True)
 class MethodRef(Generic[P, R]):
     """Names a method of an entity; what `Account.deposit` is."""
 
     owner: type
-    method: Method[P, R, Any]
+    method: Method
 
     @property
     def name(self) -> str:
@@ -154,17 +159,17 @@ class Marker(Protocol):
     @overload
     def __call__(
         self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
-    ) -> Method[P, R, Coroutine[Any, Any, R]]: ...
+    ) -> TypedMethod[P, R, Coroutine[Any, Any, R]]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> Method[P, R, R]: ...
+    def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> TypedMethod[P, R, R]: ...
 
 
 @overload
 def command(
     function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
-) -> Method[P, R, Coroutine[Any, Any, R]]: ...
+) -> TypedMethod[P, R, Coroutine[Any, Any, R]]: ...
 @overload
-def command(function: Callable[Concatenate[Any, P], R], /) -> Method[P, R, R]: ...
+def command(function: Callable[Concatenate[Any, P], R], /) -> TypedMethod[P, R, R]: ...
 @overload
 def command(*, blocking: bool = False, limit_s: float | None = None) -> Marker: ...
 def command(
@@ -190,9 +195,9 @@ def command(
 @overload
 def query(
     function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
-) -> Method[P, R, Coroutine[Any, Any, R]]: ...
+) -> TypedMethod[P, R, Coroutine[Any, Any, R]]: ...
 @overload
-def query(function: Callable[Concatenate[Any, P], R], /) -> Method[P, R, R]: ...
+def query(function: Callable[Concatenate[Any, P], R], /) -> TypedMethod[P, R, R]: ...
 @overload
 def query(*, blocking: bool = False, limit_s: float | None = None) -> Marker: ...
 def query(
@@ -218,8 +223,8 @@ def query(
 def _marked(
     function: Callable[..., Any] | None, *, query: bool, blocking: bool, limit_s: float | None
 ) -> Any:
-    def mark(target: Callable[..., Any]) -> Method[..., Any, Any]:
-        return Method(target, query=query, blocking=blocking, limit_s=limit_s)
+    def mark(target: Callable[..., Any]) -> Method:
+        return TypedMethod(target, query=query, blocking=blocking, limit_s=limit_s)
 
     return mark if function is None else mark(function)
 

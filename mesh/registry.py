@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from mesh.errors import BadRequest, SetupError
 from mesh.kv import KV
@@ -19,7 +18,7 @@ class Registry:
 
     def __init__(self, classes: Iterable[type]) -> None:
         self._specs: dict[str, EntitySpec] = {}
-        self._methods: dict[str, tuple[EntitySpec, Method[..., Any, Any]]] = {}
+        self._methods: dict[str, tuple[EntitySpec, Method]] = {}
         for cls in dict.fromkeys((KV, *classes)):
             spec = spec_of(cls)
             other = self._specs.get(spec.name)
@@ -40,7 +39,7 @@ class Registry:
         """The entity of that name, if the mesh serves it."""
         return self._specs.get(name)
 
-    def find(self, name: str) -> tuple[EntitySpec, Method[..., Any, Any]]:
+    def find(self, name: str) -> tuple[EntitySpec, Method]:
         """The method of that name.
 
         Raises:

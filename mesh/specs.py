@@ -68,7 +68,7 @@ class EntitySpec:
                 f"{name}: priority is a whole number from 0 to {MAX_PRIORITY}, not {priority!r:.80}"
             )
         self.priority = priority
-        self.methods: dict[str, Method[..., Any, Any]] = {}
+        self.methods: dict[str, Method] = {}
         for base in reversed(cls.__mro__):
             for attribute, value in vars(base).items():
                 if isinstance(value, Method):

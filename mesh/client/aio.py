@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 import msgpack
 
@@ -33,6 +33,9 @@ from mesh.errors import AuthenticationError, BadRequest, MeshError, ProtocolErro
 from mesh.ids import new_session
 from mesh.net import clock
 from mesh.net.connection import Connection
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DEFAULT_TIMEOUT_S = 10.0
 MAX_TIMEOUT_S = 86_400.0
@@ -107,12 +110,33 @@ class AsyncClient:
             f"no table from {', '.join(self._addresses)} within {timeout_s:g} s: {why}"
         )
 
+    # A type cannot say "the method's parameters, and these options": with an option the result is still
+    # checked, the arguments are only checked when the call is made.
+    @overload
+    async def call(
+        self, method: MethodRef[P, R], key: str | bytes, /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
     async def call(
         self,
-        method: MethodRef | str,
+        method: MethodRef[..., R],
         key: str | bytes,
+        /,
         *args: Any,
-        timeout: float = DEFAULT_TIMEOUT_S,
+        timeout: float,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    async def call(
+        self, method: str, key: str | bytes, /, *args: Any, timeout: float = ..., **kwargs: Any
+    ) -> Any: ...
+    async def call(
+        self,
+        method: MethodRef[..., Any] | str,
+        key: str | bytes,
+        /,
+        *args: Any,
+        timeout: Any = DEFAULT_TIMEOUT_S,
         **kwargs: Any,
     ) -> Any:
         """Call an entity's method on a key; a command takes effect exactly once, or not at all.
@@ -196,7 +220,7 @@ class AsyncClient:
 
     def _encode(
         self,
-        method: MethodRef | str,
+        method: MethodRef[..., Any] | str,
         key: str | bytes,
         args: tuple[Any, ...],
         kwargs: Any,

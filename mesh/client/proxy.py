@@ -40,5 +40,5 @@ class Entity:
             raise AttributeError(
                 f"{self._spec.name} has no method {name!r}; it has {sorted(self._spec.methods)}"
             )
-        ref = MethodRef(self._spec.cls, method)
+        ref: MethodRef[..., Any] = MethodRef(self._spec.cls, method)
         return partial(self._call, ref, self._key, timeout=self._timeout)

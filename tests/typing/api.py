@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import enum
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import Any, assert_type
 
 import mesh
@@ -28,9 +32,57 @@ class Account:
         return self.balance
 
 
-@mesh.entity(name="Ledger")
+class Kind(enum.Enum):
+    ENTRY = 1
+    CORRECTION = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Amount:
+    cents: int
+    kind: Kind = Kind.ENTRY
+
+
+class Polygon:
+    """A type of somebody else's, that the mesh knows nothing of."""
+
+    corners: tuple[int, ...] = ()
+
+
+def polygon(corners: Any) -> Polygon:
+    made = Polygon()
+    made.corners = tuple(corners)
+    return made
+
+
+@mesh.entity(
+    name="Ledger",
+    version=2,
+    ttl=timedelta(days=30),
+    durability="fsynced",
+    priority=3,
+    codecs=[Kind, mesh.TypeCodec(Polygon, encode=lambda p: p.corners, decode=polygon)],
+)
 class LedgerOfVersionTwo:
-    lines: dict[str, int] = {}  # noqa: RUF012 - a field's default, copied for each key
+    lines: dict[str, int] = dataclasses.field(default_factory=dict)
+    last: Amount | None = None
+
+    @mesh.migrate(1)
+    @staticmethod
+    def from_text(fields: dict[str, Any]) -> dict[str, Any]:
+        return {"lines": fields.pop("text")}
+
+    @mesh.command(blocking=True, limit_s=5)
+    def book(self, amount: Amount, *more: Amount) -> list[Amount]:
+        return [amount, *more]
+
+    @mesh.command
+    async def fetch(self, url: str) -> bytes:
+        return url.encode()
+
+    @mesh.query()
+    async def peek(self) -> Amount | None:
+        return self.last
 
     @mesh.command
     def note(self, line: str, amount: int) -> None:
@@ -50,6 +102,57 @@ async def main() -> None:
         alice = client.entity(Account, "alice")
         await alice.deposit(5)
         await alice.with_options(timeout=1.0).transfer_out(5, fee=1)
+
+
+def the_class_keeps_its_type() -> None:
+    account = Account(balance=5)
+    assert_type(account, Account)
+    assert_type(account.balance, int)
+    assert_type(account.deposit(5), int)
+    assert_type(LedgerOfVersionTwo().last, Amount | None)
+    Account(balance="5")  # type: ignore[arg-type]
+    account.colour = "red"  # type: ignore[attr-defined]
+    account.deposit("5")  # type: ignore[arg-type]
+    mesh.entity(durability="fast")  # type: ignore[call-overload]
+    mesh.command(limit_s="5")  # type: ignore[call-overload]
+
+
+def methods_are_references_on_the_class_and_bound_on_an_instance() -> None:
+    ledger = LedgerOfVersionTwo()
+    fetch: mesh.MethodRef[[str], bytes] = LedgerOfVersionTwo.fetch
+    bound: Callable[[str], Coroutine[Any, Any, bytes]] = ledger.fetch
+    book: Callable[[Amount], list[Amount]] = ledger.book
+    wrong: mesh.MethodRef[[int], bytes] = LedgerOfVersionTwo.fetch  # type: ignore[assignment]
+    assert_type(fetch.name, str)
+    del bound, book, wrong
+
+
+async def calls_are_checked_against_the_signature() -> None:
+    async with await mesh.connect() as client:
+        assert_type(await client.call(Account.deposit, "alice", 5), int)
+        assert_type(await client.call(Account.deposit, b"alice", amount=5), int)
+        assert_type(await client.call(Account.transfer_out, "alice", 5, fee=1), int)
+        assert_type(await client.call(LedgerOfVersionTwo.book, "l", Amount(1)), list[Amount])
+        assert_type(await client.call(LedgerOfVersionTwo.fetch, "l", "https://x"), bytes)
+        assert_type(await client.call(LedgerOfVersionTwo.peek, "l"), Amount | None)
+        assert_type(await client.call(mesh.KV.cas, "k", None, [1]), bool)
+        assert_type(await client.call(mesh.KV.items, "k"), list[Any])
+
+        await client.call(Account.deposit, "alice", "five")  # type: ignore[call-overload]
+        await client.call(Account.deposit, "alice")  # type: ignore[call-overload]
+        await client.call(Account.deposit, "alice", 5, 6)  # type: ignore[call-overload]
+        await client.call(Account.deposit, "alice", 5, colour=1)  # type: ignore[call-arg]
+        await client.call(Account.deposit, 7, 5)  # type: ignore[call-overload]
+        await client.call(Account, "alice", 5)  # type: ignore[call-overload]
+        await client.call(LedgerOfVersionTwo.fetch, "l", 5)  # type: ignore[call-overload]
+
+
+async def with_an_option_the_result_is_checked() -> None:
+    async with await mesh.connect() as client:
+        assert_type(await client.call(Account.deposit, "alice", 5, timeout=2.0), int)
+        assert_type(await client.call(LedgerOfVersionTwo.peek, "l", timeout=2), Amount | None)
+        assert_type(await client.call("Account.deposit", "alice", 5, timeout=2.0), Any)
+        await client.call(Account.deposit, "alice", 5, timeout="2 s")  # type: ignore[call-arg]
 
 
 async def errors() -> None:
