@@ -5,7 +5,8 @@
         cents: int = 0
 
         @mesh.migrate(1)
-        def from_euros(fields):
+        @staticmethod
+        def from_euros(fields: dict[str, Any]) -> dict[str, Any]:
             fields["cents"] = fields.pop("balance", 0) * 100
             return fields
 

@@ -1,6 +1,8 @@
 """An entity's bytes: only declared fields, nothing lost, nothing that cannot come back."""
 
 from collections import OrderedDict
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgpack
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 import mesh
 from mesh.core.tenure import Slot
 from mesh.entities import KV, spec_of
+from mesh.errors import SetupError
 
 
 @mesh.entity
@@ -96,6 +99,46 @@ def test_what_another_version_of_the_class_wrote_does_not_look_like_a_change(sto
     slot = Slot(SPEC, msgpack.packb(stored))
     assert slot.encode() == slot.blob == slot.acked
     assert SPEC.encode(slot.readable(), slot.extra) == slot.acked
+
+
+def test_a_state_may_have_all_kinds_of_values():
+    one = SPEC.new()
+    one.tags = {(1, "a"): {1, 2}, 2: Decimal("1.0"), "when": datetime(2026, 1, 2, tzinfo=UTC)}
+    one.balance = 1 << 100
+    again, _ = SPEC.decode(SPEC.encode(one, {}))
+    assert vars(again) == vars(one)
+
+
+def test_a_set_that_was_filled_in_another_order_is_no_change():
+    one, other = SPEC.new(), SPEC.new()
+    one.tags["s"] = {0, 8}
+    other.tags["s"] = {8, 0}
+    assert list(one.tags["s"]) != list(other.tags["s"])
+    assert SPEC.encode(one, {}) == SPEC.encode(other, {})
+
+
+def test_another_order_of_a_dict_is_a_change():
+    one, other = SPEC.new(), SPEC.new()
+    one.tags = {"a": 1, "b": 2}
+    other.tags = {"b": 2, "a": 1}
+    assert SPEC.encode(one, {}) != SPEC.encode(other, {})
+    assert list(SPEC.decode(SPEC.encode(other, {}))[0].tags) == ["b", "a"]
+
+
+def test_an_error_names_the_field_that_cannot_be_stored():
+    one = SPEC.new()
+    one.tags["lock"] = object()
+    with pytest.raises(TypeError, match=r"Account\.tags cannot be stored: builtins\.object"):
+        SPEC.encode(one, {})
+    one.tags["lock"] = "\ud800"
+    with pytest.raises(ValueError, match=r"Account\.tags cannot be stored"):
+        SPEC.encode(one, {})
+
+
+@pytest.mark.parametrize("value", [bytearray(), [{"a": [memoryview(b"")]}], {"a": bytearray(b"x")}])
+def test_a_default_that_would_come_back_as_bytes_is_refused(value):
+    with pytest.raises(SetupError, match="cannot be stored or sent; make it bytes"):
+        mesh.entity(type("E", (), {"__annotations__": {"a": Any}, "a": value}))
 
 
 @pytest.fixture
