@@ -409,6 +409,18 @@ class Later(enum.Enum):
     NEVER = 0
 
 
+def test_an_annotation_is_looked_up_again_until_what_it_names_exists(monkeypatch):
+    class Holder:
+        born: "Unborn | None" = None  # noqa: F821 - below
+
+    codec = spec_of(mesh.entity(Holder)).codec
+    with pytest.raises(TypeError, match="Colour cannot be stored"):
+        codec.pack(Colour.RED)
+    unborn = enum.Enum("Unborn", "X")
+    monkeypatch.setitem(globals(), "Unborn", unborn)
+    assert codec.unpack(codec.pack(unborn.X)) is unborn.X
+
+
 def test_a_default_declares_its_own_type():
     class Local(enum.Enum):
         X = 1

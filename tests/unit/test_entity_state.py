@@ -109,6 +109,11 @@ def test_a_state_may_have_all_kinds_of_values():
     assert vars(again) == vars(one)
 
 
+def test_fields_that_were_stored_in_another_order_have_the_bytes_of_this_version():
+    one, extra = SPEC.decode(msgpack.packb({"tags": {}, "balance": 0}))
+    assert SPEC.encode(one, extra) == SPEC.default_blob
+
+
 def test_a_set_that_was_filled_in_another_order_is_no_change():
     one, other = SPEC.new(), SPEC.new()
     one.tags["s"] = {0, 8}
