@@ -1,6 +1,8 @@
 """raymesh: keyed, stateful services that do not go down."""
 
 from mesh.client.aio import AsyncClient, connect
+from mesh.client.stats import ClientStats
+from mesh.client.sync import Client
 from mesh.entities import KV, MethodRef, TypeCodec, command, entity, migrate, query
 from mesh.errors import (
     AuthenticationError,
@@ -22,6 +24,8 @@ __all__ = [
     "AuthenticationError",
     "BadRequest",
     "CircuitOpen",
+    "Client",
+    "ClientStats",
     "DeadlineExceeded",
     "EntityError",
     "IdempotencyConflict",

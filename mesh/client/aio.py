@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -19,7 +19,8 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 import msgpack
 
 from mesh.client import forks
-from mesh.client.endpoints import locate
+from mesh.client.connecting import Connecting
+from mesh.client.endpoints import Target, locate
 from mesh.client.links import Links
 from mesh.client.proxy import Entity
 from mesh.client.stats import ClientStats, Tally
@@ -354,48 +355,9 @@ def _settle(future: asyncio.Future[Result]) -> Callable[[Result], None]:
     return done
 
 
-class Connecting(Coroutine[Any, Any, AsyncClient]):
-    """What `connect` returns: `await` it for a client, or `async with` it for one that it closes.
-
-    A coroutine like any other, too, for `asyncio.create_task` and its like.
-    """
-
-    def __init__(self, work: Coroutine[Any, Any, AsyncClient]) -> None:
-        self._work = work
-        self._client: AsyncClient | None = None
-
-    def __await__(self) -> Generator[Any, Any, AsyncClient]:
-        return self._work.__await__()
-
-    async def __aenter__(self) -> AsyncClient:
-        self._client = await self._work
-        return self._client
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._client is not None
-        await self._client.close()
-
-    def send(self, value: Any) -> Any:
-        """See Coroutine."""
-        return self._work.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        """See Coroutine."""
-        return self._work.throw(*error)
-
-    def close(self) -> None:
-        """See Coroutine."""
-        self._work.close()
-
-
 def connect(
     *endpoints: str, token: str | None = None, mesh: str = "", timeout: float = DEFAULT_TIMEOUT_S
-) -> Connecting:
+) -> Connecting[AsyncClient]:
     """Connect to a mesh: `client = await mesh.connect(...)`, or `async with mesh.connect(...) as client`.
 
     Args:
@@ -416,7 +378,11 @@ def connect(
 async def _connect(
     endpoints: tuple[str, ...], token: str | None, mesh: str, timeout: float
 ) -> AsyncClient:
-    target = locate(endpoints, token, mesh)
+    return await open_client(locate(endpoints, token, mesh), timeout)
+
+
+async def open_client(target: Target, timeout: float) -> AsyncClient:
+    """A client of that mesh, connected, or nothing."""
     client = AsyncClient(target.addresses, token=target.token, mesh=target.mesh)
     try:
         await client.start(timeout)
@@ -427,4 +393,4 @@ async def _connect(
     return client
 
 
-__all__ = ["AsyncClient", "Call", "ClientStats", "Connecting", "Entity", "connect"]
+__all__ = ["AsyncClient", "Call", "ClientStats", "Entity", "connect", "open_client"]
