@@ -11,6 +11,8 @@ import pytest
 from mesh_in_process import PARTITIONS, InProcess
 
 import mesh
+from mesh.client.aio import AsyncClient
+from mesh.client.stats import ClientStats
 from mesh.core import execution
 from mesh.core.keyspace import partition_of
 from mesh.core.messages import Welcome
@@ -284,3 +286,92 @@ async def test_a_cancelled_call_leaves_the_client_as_it_was(meshed, client):
         with pytest.raises(asyncio.CancelledError):
             await calling
     assert await client.call("KV.incr", key) == 2
+
+
+async def test_connect_is_awaited_entered_or_made_a_task(meshed):
+    async with mesh.connect(meshed.endpoint) as client:
+        assert await client.call("KV.incr", "k") == 1
+    assert repr(client) == f"<AsyncClient {meshed.endpoint}, closed>"
+    async with asyncio.TaskGroup() as group:
+        connecting = group.create_task(mesh.connect(meshed.endpoint))
+    async with connecting.result() as client:
+        assert await client.call("KV.incr", "k") == 2
+
+
+async def test_every_call_is_counted_once_by_what_its_caller_was_told(meshed, client):
+    on_h0, on_h1 = await meshed.key_of("h-0"), await meshed.key_of("h-1")
+    await client.call(Account.deposit, on_h0, 5)
+    with pytest.raises(EntityError):
+        await client.call(Account.deposit, on_h0, -5)
+    with pytest.raises(BadRequest):
+        await client.call("Nope.get", on_h0)  # the handler's refusal
+    with pytest.raises(BadRequest):
+        await client.call(mesh.KV.put, on_h0)  # the client's own: never began
+    assert client.stats() == ClientStats(3, 1, 1, 1, 0, 0, 0)
+    with meshed.replicas_silent():
+        cancelled = asyncio.create_task(client.call("KV.incr", on_h0))
+        unknown = asyncio.create_task(client.call("KV.incr", on_h1, timeout=0.3))
+        await meshed.until_pending(2)
+        assert client.stats() == ClientStats(5, 1, 1, 1, 0, 0, 2)
+        cancelled.cancel()
+        with pytest.raises(OutcomeUnknown):
+            await unknown
+        assert cancelled.cancelled()
+    assert client.stats() == ClientStats(5, 1, 1, 1, 1, 1, 0)
+
+
+async def test_a_call_that_is_cancelled_as_its_reply_arrives_is_counted_once(meshed, client):
+    calls = [asyncio.create_task(client.call("KV.incr", "k")) for _ in range(3)]
+    for call in calls:
+        # In the turn of the loop in which the reply wakes it.
+        call.add_done_callback(lambda _: [other.cancel() for other in calls])
+    await asyncio.gather(*calls, return_exceptions=True)
+    stats = client.stats()
+    assert stats.ok == sum(not call.cancelled() for call in calls)
+    assert (stats.started, stats.cancelled, stats.running) == (3, 3 - stats.ok, 0)
+
+
+async def test_a_client_that_is_closed_while_it_starts_says_so_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = AsyncClient([f"127.0.0.1:{silent.getsockname()[1]}"])
+        starting = asyncio.create_task(client.start(timeout_s=30))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(Unavailable, match="this client is closed"):
+            await starting
+
+
+async def test_an_endpoint_of_another_mesh_among_several_does_not_end_the_connect():
+    async with (
+        InProcess(1, token="ours", replaces=False) as ours,
+        InProcess(1, token="theirs", replaces=False) as theirs,
+    ):
+        client = await ours.connect(theirs.endpoint, ours.endpoint)
+        assert await client.call("KV.incr", "k") == 1
+
+
+async def test_closing_does_not_wait_for_a_peer_that_reads_nothing(client):
+    taken: list[asyncio.StreamWriter] = []
+
+    async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.append(writer)
+        writer.transport.pause_reading()
+        writer.write(Welcome("m", "handler", "h-9", b"nonce", PARTITIONS).frame())
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    row = HandlerRow("h-9", b"nonce", "127.0.0.1", server.sockets[0].getsockname()[1])
+    client._links.connect(row)
+    async with asyncio.timeout(5):
+        while b"nonce" not in client._links._handlers:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.005)
+    conn = client._links._handlers[b"nonce"]
+    while conn._transport.get_write_buffer_size() == 0:
+        conn.send(b"\0" * (1 << 20))
+        conn.flush()
+    async with asyncio.timeout(5):
+        await client.close()
+        while not conn.is_closed:  # noqa: ASYNC110 - aborted a turn ago
+            await asyncio.sleep(0)
+    taken[0].transport.abort()
+    server.close()
+    await server.wait_closed()

@@ -245,8 +245,8 @@ def test_an_interrupted_caller_leaves_the_client_usable(meshed, client):
 
     with meshed.replicas_silent():
         interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
         with pytest.raises(KeyboardInterrupt):
-            interrupting.start()
             client.call("KV.incr", key)
         interrupting.join()
         assert client.stats() == ClientStats(1, 0, 0, 0, 0, 1, 0)
@@ -283,10 +283,8 @@ def test_a_failed_connect_raises_and_leaves_no_thread():
 
 
 def test_a_client_that_nobody_has_any_more_is_closed_and_warned_of(meshed):
-    client = meshed.connect()
-    client.call("KV.incr", "k")
+    meshed.connect().call("KV.incr", "k")
     with pytest.warns(ResourceWarning, match=r"unclosed <AsyncClient .* of a mesh.Client"):
-        del client
         gc.collect()
     wait_for(lambda: client_threads() == [])
 
