@@ -1,4 +1,10 @@
-"""How a mesh is put together: one frozen value, checked as a whole, passed to every process of it."""
+"""How a mesh is put together: one frozen value, checked as a whole, passed to every process of it.
+
+Each setting is described once, where it is declared: its name, default, bounds and what it means.
+The flags, the `MESH_*` variables, the keys of mesh.toml, `--help` and `mesh config show` are made
+from that (mesh.config_sources), so they cannot come to say different things. Nothing here reads the
+environment; whoever builds a MeshConfig in Python gets what he writes.
+"""
 
 from __future__ import annotations
 
@@ -11,78 +17,262 @@ from pathlib import Path
 from typing import Any
 
 from mesh.errors import SetupError
+from mesh.settings import ConfigError, Ref, check, secrets_in, setting, settings_of
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _APP = re.compile(r"[\w.]+(:\w+(,\w+)*)?")
+_MIB = 1024 * 1024
 MAX_PARTITIONS = 16_384
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
 class MeshConfig:
-    """A mesh as its operator asks for it.
+    """A mesh as its operator asks for it; `SETTINGS` says what each field means.
 
-    Attributes:
-        name: tells one mesh from another; part of every key in the store.
-        handlers: number of handler processes.
-        partitions: of the key space; fixed when the mesh is created, None for what it was created with
-            (256 for a new one).
-        app: entity classes as "module" or "module:Class,Class"; more than one with semicolons.
-        store: "embedded", or a redis:// or rediss:// address.
-        durability: "replicated"; "fsynced" or "process" for a store without replicas; "auto" takes
-            what the store can do, never "process".
-        ray: "local" starts a Ray of its own, "auto" or an address joins one that runs.
-        dashboard: start Ray's dashboard too (local Ray only).
-        port: of the supervisor; 0 takes a free one.
-        data_dir: where the embedded store keeps its files; None for the user's data folder.
-        token: clients have to know it; needed on any address that is not loopback.
+    Raises:
+        ConfigError: a value is out of its bounds, or two contradict each other; it prints both.
     """
 
-    name: str = "default"
-    handlers: int = 4
-    partitions: int | None = None
-    app: str = ""
-    store: str = "embedded"
-    durability: str = "auto"
-    ray: str = "local"
-    dashboard: bool = True
-    host: str = "127.0.0.1"
-    port: int = 7400
-    data_dir: str | None = None
-    token: str = ""
+    name: str = setting("default", "tells one mesh from another; part of every key in the store")
+    handlers: int = setting(
+        4, "number of handler processes", kind="number", metavar="N", least=1, most=1000
+    )
+    partitions: int | None = setting(
+        None,
+        "parts of the key space, fixed when a mesh is created; unset: as it was created, 256 for a new "
+        "one",
+        kind="number",
+        metavar="P",
+        least=1,
+        most=MAX_PARTITIONS,
+    )
+    app: str = setting(
+        "",
+        "your entities; all of a module's, or those named; several with semicolons; empty: only KV, "
+        "which is always there",
+        kind="app",
+        metavar="MODULE[:CLASS,...]",
+    )
+    host: str = setting(
+        "127.0.0.1", "address to listen on; any that is not loopback needs a token", metavar="HOST"
+    )
+    port: int = setting(
+        7400,
+        "of the supervisor; 0 takes a free one",
+        kind="number",
+        metavar="PORT",
+        least=0,
+        most=65_535,
+    )
+    token: str = setting(
+        "", "clients have to know it; empty lets in whoever reaches the port", secret=True
+    )
+    ray: str = setting(
+        "local",
+        "local starts a Ray of its own, auto or an address joins one that runs",
+        metavar="RAY",
+    )
+    dashboard: bool = setting(True, "start Ray's dashboard too (local Ray only)", kind="yes or no")
+    data_dir: str | None = setting(
+        None,
+        "folder of the embedded store and of the log; unset: raymesh/NAME in the user's data folder",
+        kind="path",
+        metavar="DIR",
+    )
+
+    store: str = setting(
+        "embedded",
+        "embedded, redis://HOST:PORT[,HOST:PORT...][/DB], or redis+sentinel://HOST:PORT[,...]/MASTER; "
+        "rediss for TLS",
+        group="store",
+        metavar="STORE",
+        shown=False,  # an address may hold a password
+    )
+    store_password: str = setting(
+        "", "of an external store; the embedded one draws its own", group="store", secret=True
+    )
+    durability: str = setting(
+        "auto",
+        "what an acknowledged write has survived; auto: the best that the store can do, never process",
+        group="store",
+        choices=("auto", "replicated", "fsynced", "process"),
+    )
+    store_open_s: float = setting(
+        15.0,
+        "seconds that the store has for getting ready, its replicas included, before a start fails",
+        kind="seconds",
+        group="store",
+        least=0.1,
+        most=3600,
+    )
+    store_connect_s: float = setting(
+        1.0,
+        "seconds for connecting to one node and logging in; longer delays the search for a primary",
+        kind="seconds",
+        group="store",
+        least=0.01,
+        most=60,
+    )
+    store_wait_s: float = setting(
+        0.2,
+        "seconds that one write waits for the replicas; then it is sent again, never given up",
+        kind="seconds",
+        group="store",
+        least=0.001,
+        most=60,
+    )
+    store_reply_s: float = setting(
+        2.0,
+        "seconds without a reply after which a connection to the store counts as lost",
+        kind="seconds",
+        group="store",
+        least=0.01,
+        most=120,
+    )
+
+    timeout: float = setting(
+        10.0,
+        "seconds that `mesh call` waits for a reply",
+        kind="seconds",
+        group="limits",
+        least=0.001,
+        most=86_400,
+    )
+    idempotency_window_s: float = setting(
+        86_400.0,
+        "seconds that a call may be repeated with its key; a request older than half of it is never "
+        "executed",
+        kind="seconds",
+        group="limits",
+        least=1,
+        most=30 * 86_400,
+    )
+    max_pending: int = setting(
+        16_384,
+        "calls that one handler holds at the same time; the next ones are refused as Overloaded",
+        kind="number",
+        group="limits",
+        least=1,
+        most=1_000_000,
+    )
+    cache_bytes: int = setting(
+        512 * _MIB,
+        "bytes of acknowledged state that one handler keeps in memory; what goes beyond is read from "
+        "the store again",
+        kind="number",
+        group="limits",
+        least=_MIB,
+    )
+    write_buffer_bytes: int = setting(
+        64 * _MIB,
+        "bytes that may wait for a peer that does not read; past it that connection is cut",
+        kind="number",
+        group="limits",
+        least=4 * _MIB,
+    )
+    hello_s: float = setting(
+        5.0,
+        "seconds that a connection may take to say who it is; then it is closed",
+        kind="seconds",
+        group="limits",
+        least=0.01,
+        most=600,
+    )
+    unauthenticated: int = setting(
+        256,
+        "connections that have not yet said who they are, at the same time; the next ones are closed",
+        kind="number",
+        group="limits",
+        least=1,
+        most=65_535,
+    )
+    restart_after_s: float = setting(
+        0.25,
+        "seconds from a takeover to the start of a replacement; 0 starts it at once, and it takes its "
+        "core from the survivors",
+        kind="seconds",
+        group="limits",
+        least=0,
+        most=3600,
+    )
+
+    log_level: str = setting(
+        "info",
+        "least weight of what is logged; debug also says what comes right by itself",
+        group="log",
+        choices=("debug", "info", "warning", "error"),
+        variable="MESH_LOG",
+    )
+    log_file: str | None = setting(
+        None, "unset: mesh.log in the data folder", kind="path", group="log", metavar="FILE"
+    )
 
     def __post_init__(self) -> None:
+        for known in SETTINGS.values():
+            check(known, getattr(self, known.name))
         if not _NAME.fullmatch(self.name):
-            raise SetupError(
-                f"mesh name {self.name!r}: use 1 to 64 letters, digits, dots, dashes, underscores"
+            raise ConfigError(
+                f"mesh name {self.name!r}: use 1 to 64 letters, digits, dots, dashes, underscores (",
+                Ref("name"),
+                ")",
             )
-        if not 1 <= self.handlers <= 1000:
-            raise SetupError(f"--handlers must be 1 to 1000, not {self.handlers}")
-        if self.partitions is not None and not 1 <= self.partitions <= MAX_PARTITIONS:
-            raise SetupError(f"--partitions must be 1 to {MAX_PARTITIONS}, not {self.partitions}")
         if self.partitions is not None and self.partitions < self.handlers:
-            raise SetupError(
-                f"{self.handlers} handlers cannot share {self.partitions} partitions; "
-                f"use fewer handlers or more partitions"
+            raise ConfigError(
+                f"{self.handlers} handlers cannot share {self.partitions} partitions: lower ",
+                Ref("handlers"),
+                " or raise ",
+                Ref("partitions"),
             )
-        if not 0 <= self.port < 65_536:
-            raise SetupError(f"--port must be 0 to 65535, not {self.port}")
         if self.app and not all(_APP.fullmatch(part) for part in self.app.split(";")):
-            raise SetupError(f'--app {self.app!r} is not "module" or "module:Class,Class"')
-        if self.durability not in ("auto", "replicated", "fsynced", "process"):
-            raise SetupError(
-                f"--durability {self.durability!r}: choose auto, replicated, fsynced or process"
-            )
+            raise ConfigError(Ref("app"), f' {self.app!r} is not "module" or "module:Class,Class"')
         if self.host not in LOOPBACK and not self.token:
-            raise SetupError(
-                f"--host {self.host} can be reached from other machines: set a token "
-                f"(MESH_TOKEN or --token-file), or stay on 127.0.0.1"
+            raise ConfigError(
+                Ref("host"),
+                f" {self.host} can be reached from other machines: set a token (MESH_TOKEN, or a "
+                f"file named by --token-file), or stay on 127.0.0.1",
             )
+        if self.store_reply_s <= self.store_wait_s:
+            raise ConfigError(
+                Ref("store_reply_s"),
+                f" ({self.store_reply_s:g} s) must be above ",
+                Ref("store_wait_s"),
+                f" ({self.store_wait_s:g} s): a connection that waits for replicas is not lost",
+            )
+        if self.idempotency_window_s < 2 * self.timeout:
+            raise ConfigError(
+                Ref("idempotency_window_s"),
+                f" ({self.idempotency_window_s:g} s) must be at least twice ",
+                Ref("timeout"),
+                f" ({self.timeout:g} s): a call older than half the window is not executed",
+            )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The texts that must never be shown or logged."""
+        return tuple(filter(None, (self.token, self.store_password, *secrets_in(self.store))))
 
     @property
     def handler_ids(self) -> tuple[str, ...]:
         """h-0, h-1, …"""
         return tuple(f"h-{i}" for i in range(self.handlers))
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the mesh keeps its data, from the root on."""
+        folder = Path(self.data_dir) if self.data_dir else default_data_dir(self.name)
+        return Path(os.path.abspath(folder.expanduser()))
+
+    @property
+    def log_path(self) -> Path:
+        """Where the mesh's processes on this machine log, from the root on."""
+        if self.log_file:
+            return Path(os.path.abspath(Path(self.log_file).expanduser()))
+        return self.data_folder / "mesh.log"
+
+
+SETTINGS = settings_of(MeshConfig)
+"""Every setting by its name."""
 
 
 def load_app(app: str) -> list[type]:

@@ -42,7 +42,7 @@ def test_urls(url, expected):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://u:secret@db", "begins with redis:// or rediss://, not 'http'"),
+        ("http://u:secret@db", "begins with redis://, rediss://, redis+sentinel:// or rediss+sentinel://, not 'http'"),
         ("db:6379", "begins with redis"),
         ("redis://u:secret@db:port", "cannot be read"),
         ("redis://u:secret@db:99999", "cannot be read"),
