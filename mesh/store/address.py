@@ -177,10 +177,10 @@ def _split(url: str) -> SplitResult:
         raise SetupError(
             f"a store's URL begins with {', '.join(others)} or {last}, not {parts.scheme!r}"
         )
-    if "@" in url and "@" not in parts.netloc and "@" not in parts.query:
-        # Told before anything of it is taken for a port or a database, and shown as such.
+    if "@" in url and "@" not in parts.netloc:
         raise SetupError(
-            "the store's URL cannot be read: in its password write / ? # @ % as %2F %3F %23 %40 %25"
+            "the store's URL cannot be read: / ? # @ % in a password, and @ among the options, are "
+            "written %2F %3F %23 %40 %25"
         )
     return parts
 
@@ -210,7 +210,12 @@ def _pairs(nodes: Iterable[Sequence[Any]]) -> Nodes:
 
 def _node(host: str, default_port: int) -> tuple[str, int]:
     parts = urlsplit(f"redis://{host}")
-    return parts.hostname or "localhost", parts.port or default_port
+    try:
+        port = parts.port
+    except ValueError:
+        # Not shown: without its @HOST, redis://USER:PASSWORD has the password there.
+        raise ValueError("what stands behind a host's colon is no port") from None
+    return parts.hostname or "localhost", port or default_port
 
 
 def _tls(options: Mapping[str, Any]) -> TlsOptions:

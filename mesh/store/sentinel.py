@@ -181,19 +181,18 @@ def _read(answer: _Answer, primary: object, replicas: object, quorum: object, al
     if isinstance(quorum, ServerError):
         answer.quorum = str(quorum)
     match primary:
-        case [bytes() as host, bytes() as port]:
+        case [bytes() as host, bytes() as port] if port.isdigit():
             answer.nodes = ((host.decode(), int(port)), *_nodes(replicas))
         case _:
             answer.watches = [row.get(b"name", b"").decode() for row in _rows(all_)]
 
 
 def _nodes(replicas: object) -> Nodes:
-    rows = _rows(replicas)
-    return tuple((row[b"ip"].decode(), int(row[b"port"])) for row in rows if b"ip" in row)
+    rows = ((row.get(b"ip", b""), row.get(b"port", b"")) for row in _rows(replicas))
+    return tuple((host.decode(), int(port)) for host, port in rows if host and port.isdigit())
 
 
 def _rows(reply: object) -> list[dict[bytes, bytes]]:
     """A list of lists of field, value, field, value, …; an error has none."""
-    if not isinstance(reply, list):
-        return []
-    return [dict(zip(row[::2], row[1::2], strict=True)) for row in reply]
+    rows = reply if isinstance(reply, list) else []
+    return [dict(zip(row[::2], row[1::2], strict=False)) for row in rows if isinstance(row, list)]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mesh.errors import SetupError
-from mesh.store.address import StoreAddress, TlsOptions
+from mesh.store.address import Sentinels, StoreAddress, TlsOptions
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,10 @@ def test_urls(url, expected):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://u:secret@db", "begins with redis://, rediss://, redis+sentinel:// or rediss+sentinel://, not 'http'"),
+        (
+            "http://u:secret@db",
+            "begins with redis://, rediss://, redis+sentinel:// or rediss+sentinel://, not 'http'",
+        ),
         ("db:6379", "begins with redis"),
         ("redis://u:secret@db:port", "cannot be read"),
         ("redis://u:secret@db:99999", "cannot be read"),
@@ -69,6 +72,72 @@ def test_no_node_is_no_address():
 
 def test_keys_of_a_mesh_share_a_hash_tag():
     assert StoreAddress((("db", 1),), "shop").prefix == b"raymesh:{shop/0}:"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis+sentinel://s/m", StoreAddress((), sentinels=Sentinels((("s", 26379),), "m"))),
+        (
+            "redis+sentinel://me:p%40w@a:1,[::1]:2/my-master/3",
+            StoreAddress(
+                (),
+                username="me",
+                password="p@w",
+                database=3,
+                sentinels=Sentinels((("a", 1), ("::1", 2)), "my-master"),
+            ),
+        ),
+        (
+            "rediss+sentinel://a:1/m?ssl_cert_reqs=none&sentinel_username=s&sentinel_password=q",
+            StoreAddress(
+                (),
+                tls=TlsOptions(verify="none"),
+                sentinels=Sentinels((("a", 1),), "m", "s", "q"),
+            ),
+        ),
+    ],
+)
+def test_urls_that_name_sentinels(url, expected):
+    assert StoreAddress.from_url(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+sentinel://u:secret@a:1", "names the master that is watched"),
+        ("redis+sentinel://u:secret@a:1/", "names the master that is watched"),
+        ("redis+sentinel://u:secret@a:1/m/zero", "ends with a database's number, not '/m/zero'"),
+        ("redis+sentinel://u:secret@a:x/m", "cannot be read"),
+        ("sentinel://u:secret@a/m", "begins with redis://"),
+        ("redis://u:sec/secret@db", "are written %2F"),
+        ("redis://u:sec?secret@db", "are written %2F"),
+        ("redis://u:sec#secret@db", "are written %2F"),
+        ("redis://[u:secret@db", "cannot be read"),
+        ("redis://u:secret", "is no port"),
+    ],
+)
+def test_a_mistake_in_a_url_is_told_without_any_part_of_its_password(url, said):
+    with pytest.raises(SetupError) as caught:
+        StoreAddress.from_url(url)
+    assert said in str(caught.value)
+    assert "sec" not in str(caught.value).replace("seconds", "")
+
+
+def test_a_password_may_come_beside_the_url_but_not_twice():
+    assert StoreAddress.from_url("redis://me@db", password="pw").password == "pw"
+    assert StoreAddress.from_url("redis://me@db", password="pw").username == "me"
+    with pytest.raises(SetupError, match="stands both in its URL and in store_password") as caught:
+        StoreAddress.from_url("redis://me:hunter2@db", password="hunter3")
+    assert "hunter" not in str(caught.value)
+
+
+def test_an_address_by_sentinels_shows_them_and_no_password():
+    url = "rediss+sentinel://me:hunter2@a:1,b:2/m/4?sentinel_password=hunter3"
+    address = StoreAddress.from_url(url)
+    assert str(address) == "rediss+sentinel://a:1,b:2/m/4"
+    assert "hunter" not in repr(address)
+    assert StoreAddress.from_dict(json.loads(json.dumps(address.as_dict()))) == address
 
 
 def test_it_passes_through_json_to_another_process():
