@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
-from actors import runtime
+from actors import names, runtime
 from actors.spec import Spec
 from mesh.config import load_app
+from mesh.core.handling import HandlingConfig
+from mesh.core.wire import Limits
 from mesh.entities import Registry
 from mesh.node import Node, NodeSettings
 from mesh.store.address import StoreAddress
@@ -25,6 +27,7 @@ class HandlerActor:
 
     async def start(self, spec: Spec) -> int:
         """Come up and offer itself to the supervisor; returns the pid."""
+        spec.log_as(names.handler(self._id))
         settings = NodeSettings(
             spec.mesh,
             self._id,
@@ -33,9 +36,10 @@ class HandlerActor:
             host=spec.host,
             warden=spec.warden,
             token=spec.token,
+            handling=HandlingConfig(limits=Limits(**spec.limits), **spec.handling),
         )
         registry = Registry([*load_app(spec.app), *spec.classes])
-        store = RedisStore(StoreAddress.from_dict(spec.store))
+        store = RedisStore(StoreAddress.from_dict(spec.store), **spec.store_options)
         self._node = Node(settings, registry, store)
         runtime.settle_memory()
         await self._node.start()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from mesh import logs
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,11 @@ class Spec:
         warden: address of the node's warden.
         supervisors: "host:port" of each.
         about: what status adds.
+        store_options: time-outs of mesh.store.redis.RedisStore, by name.
+        handling: fields of mesh.core.handling.HandlingConfig that are not at their defaults.
+        limits: fields of mesh.core.wire.Limits, likewise.
+        log_level: least weight of what is logged.
+        log_file: where to, on every machine; None leaves it to Ray.
     """
 
     mesh: str
@@ -33,3 +41,22 @@ class Spec:
     classes: tuple[type, ...] = ()
     supervisors: tuple[str, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
+    store_options: dict[str, float] = field(default_factory=dict)
+    store_open_s: float = 15.0
+    restart_after_s: float = 0.25
+    handling: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
+    log_level: str = "info"
+    log_file: str | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The texts that must never be logged."""
+        sentinels = self.store.get("sentinels") or {}
+        found = (self.token, self.store.get("password"), sentinels.get("password"))
+        return tuple(secret for secret in found if secret)
+
+    def log_as(self, who: str) -> None:
+        """Have this process, of that role and id, log where the mesh logs."""
+        path = Path(self.log_file) if self.log_file else None
+        logs.set_up(who, level=self.log_level, path=path, secrets=self.secrets)

@@ -9,6 +9,7 @@ from typing import Any
 
 from actors import names, priority, runtime
 from actors.spec import Spec
+from mesh.core.wire import Limits
 from mesh.errors import MeshError
 from mesh.store.address import StoreAddress
 from mesh.store.redis import RedisStore
@@ -28,6 +29,7 @@ class SupervisorActor:
 
     async def listen(self, spec: Spec) -> int:
         """Take the port; returns it."""
+        spec.log_as(names.supervisor(self._id))
         settings = SupervisorSettings(
             spec.mesh,
             self._id,
@@ -38,9 +40,12 @@ class SupervisorActor:
             token=spec.token,
             replicas=spec.replicas,
             durability=spec.durability,  # type: ignore[arg-type]
+            open_s=spec.store_open_s,
+            restart_after_s=spec.restart_after_s,
+            limits=Limits(**spec.limits),
             about=spec.about,
         )
-        store = RedisStore(StoreAddress.from_dict(spec.store))
+        store = RedisStore(StoreAddress.from_dict(spec.store), **spec.store_options)
         self._supervisor = Supervisor(settings, store, self)
         priority.precede()
         await self._supervisor.listen()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from actors import priority, runtime
+from actors import names, priority, runtime
 from actors.spec import Spec
 from mesh.warden import Warden
 
@@ -21,6 +21,7 @@ class WardenActor:
 
     async def start(self, spec: Spec) -> int:
         """Listen for handlers and report to the supervisors; returns the pid."""
+        spec.log_as(names.warden(self._id))
         self._warden = Warden(spec.mesh, self._id, spec.warden, spec.supervisors, spec.token)
         priority.precede()
         self._warden.start()

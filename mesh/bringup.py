@@ -13,13 +13,12 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from actors import runtime
 from actors.spec import Spec
 from mesh.client.tool import ask
-from mesh.config import MeshConfig, default_data_dir, load_app
+from mesh.config import MeshConfig, load_app
 from mesh.core.keyspace import DEFAULT_PARTITIONS
 from mesh.entities import Registry
 from mesh.errors import MeshError, SetupError
@@ -28,6 +27,7 @@ from mesh.rundir import RunDir
 from mesh.store.address import StoreAddress
 from mesh.store.embedded import EmbeddedStore
 from mesh.store.redis import RedisStore
+from mesh.store.sentinel import check_quorum
 
 _READY_S = 60.0
 _POLL_S = 0.05
@@ -55,7 +55,7 @@ class RunningMesh:
     async def status(self) -> dict[str, Any]:
         """What `mesh status --json` prints."""
         status: dict[str, Any] = await ask(self.endpoint, "status", token=self.config.token)
-        return status
+        return {**status, "log": str(self.config.log_path)}
 
     async def start(self, classes: Sequence[type], progress: Progress) -> None:
         """Bring everything up; on a failure the caller calls `stop`."""
@@ -84,6 +84,11 @@ class RunningMesh:
                 f"{'on its disk' if durability == 'fsynced' else 'in its memory'}, and there is no "
                 f"failover of the store"
             )
+        elif self._store is None and address.sentinels is None:
+            progress(
+                "the store has no failover of its own: when its primary dies, somebody has to promote "
+                "a replica; a store with Sentinels (redis+sentinel://) does it by itself"
+            )
         spec = Spec(
             config.name,
             partitions,
@@ -101,6 +106,7 @@ class RunningMesh:
                 "store": store_about,
                 "ray": {"address": self._ray.address, "dashboard": self._ray.dashboard},
             },
+            **_tuning(config),
         )
         await self._start_actors(spec, progress)
         self._run_dir.write(
@@ -109,6 +115,7 @@ class RunningMesh:
                 "pid": os.getpid(),
                 "endpoints": [self.endpoint],
                 "token": config.token,
+                "log": str(config.log_path),
             }
         )
 
@@ -117,7 +124,7 @@ class RunningMesh:
         config = self.config
         Registry([*load_app(config.app), *classes])
         if config.store != "embedded":
-            StoreAddress.from_url(config.store, config.name)
+            _address(config)
         if config.ray == "local":
             await check_port(config.host, config.port)
 
@@ -135,10 +142,12 @@ class RunningMesh:
     async def _start_store(self, progress: Progress) -> tuple[StoreAddress, int, dict[str, Any]]:
         config = self.config
         if config.store != "embedded":
-            address = StoreAddress.from_url(config.store, config.name)
+            address = _address(config)
+            if address.sentinels is not None:
+                await check_quorum(address, within_s=config.store_connect_s)
             partitions = await self._recorded_partitions(address)
             return address, partitions, {"kind": "external", "address": str(address)}
-        folder = Path(config.data_dir) if config.data_dir else default_data_dir(config.name)
+        folder = config.data_folder
         self._store = EmbeddedStore(folder, mesh=config.name, partitions=config.partitions)
         await self._store.start()
         progress(f"the store is up: primary, 2 replicas, 3 Sentinels, data in {folder}")
@@ -148,7 +157,7 @@ class RunningMesh:
         return self._store.address, partitions, about
 
     async def _recorded_partitions(self, address: StoreAddress) -> int:
-        store = RedisStore(address)
+        store = RedisStore(address, **_store_options(self.config))
         try:
             self._can_fsync = (await store.check_server()).can_confirm_fsync
             await store.ensure_functions()
@@ -168,7 +177,7 @@ class RunningMesh:
     async def _replicas(self, address: StoreAddress) -> int:
         if self._store is not None:
             return 2
-        store = RedisStore(address)
+        store = RedisStore(address, **_store_options(self.config))
         try:
             return len(set(await store.links()))
         finally:
@@ -251,6 +260,39 @@ async def up(
         await asyncio.shield(mesh.stop())
         raise
     return mesh
+
+
+def _address(config: MeshConfig) -> StoreAddress:
+    return StoreAddress.from_url(config.store, config.name, config.store_password)
+
+
+def _store_options(config: MeshConfig) -> dict[str, float]:
+    return {
+        "wait_timeout_s": config.store_wait_s,
+        "call_timeout_s": config.store_reply_s,
+        "connect_timeout_s": config.store_connect_s,
+    }
+
+
+def _tuning(config: MeshConfig) -> dict[str, Any]:
+    """The settings that the actors' parts know by names of their own."""
+    return {
+        "store_options": _store_options(config),
+        "store_open_s": config.store_open_s,
+        "restart_after_s": config.restart_after_s,
+        "handling": {
+            "window_s": config.idempotency_window_s,
+            "max_pending": config.max_pending,
+            "cache_bytes": config.cache_bytes,
+        },
+        "limits": {
+            "hello_s": config.hello_s,
+            "unauthenticated": config.unauthenticated,
+            "write_buffer_bytes": config.write_buffer_bytes,
+        },
+        "log_level": config.log_level,
+        "log_file": str(config.log_path),
+    }
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

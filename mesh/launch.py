@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mesh.config import MeshConfig, default_data_dir
+from mesh import logs
+from mesh.config import MeshConfig
 from mesh.errors import SetupError
 
 _STOP_S = 60.0
@@ -68,9 +69,14 @@ def launch(
     Raises:
         SetupError: it could not be started; nothing is left behind.
     """
-    folder = Path(config.data_dir) if config.data_dir else default_data_dir(config.name)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    log = folder / "mesh.log"
+    log = config.log_path
+    try:
+        logs.create(log)
+    except OSError as error:
+        raise SetupError(
+            f"the log {log} cannot be written: {error.strerror}; name another with --log-file, or "
+            f"another data folder with --data-dir"
+        ) from error
     process = subprocess.Popen(
         [sys.executable, "-m", "mesh.owner"],
         stdin=subprocess.PIPE,
@@ -80,7 +86,7 @@ def launch(
         env=_environment(),
     )
     try:
-        answer = _instruct(process, config, log, tethered, progress)
+        answer, begun = _instruct(process, config, tethered, progress)
     except BaseException:
         process.terminate()
         process.wait(_STOP_S)
@@ -92,29 +98,34 @@ def launch(
     if "status" not in answer:
         process.wait(_STOP_S)
         last = trace.splitlines()[-1] if trace else f"it ended with code {process.returncode}"
-        raise SetupError(answer.get("error") or f"the mesh's process failed: {last}; see {log}")
+        if "error" in answer:
+            # A mistake that is told before anything was started leaves nothing in the log.
+            raise SetupError(f"{answer['error']}; its log: {log}" if begun else answer["error"])
+        raise SetupError(f"the mesh's process failed: {last}; see {log}")
     return Launched(process, answer["status"], log)
 
 
 def _instruct(
     process: subprocess.Popen[bytes],
     config: MeshConfig,
-    log: Path,
     tethered: bool,
     progress: Callable[[str], None],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bool]:
+    """Its last word, and whether it had begun to start things."""
     assert process.stdin is not None and process.stdout is not None
     # Standard input, since the token must not be seen in a list of processes.
-    orders = {"config": dataclasses.asdict(config), "log": str(log), "tethered": tethered}
+    orders = {"config": dataclasses.asdict(config), "tethered": tethered}
     process.stdin.write(json.dumps(orders).encode() + b"\n")
     process.stdin.flush()
     answer: dict[str, Any] = {}
+    begun = False
     for line in process.stdout:
         answer = json.loads(line)
         if "progress" not in answer:
             break
+        begun = True
         progress(answer["progress"])
-    return answer
+    return answer, begun
 
 
 def _environment() -> dict[str, str]:

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 import uvloop
 
-from mesh import guard
+from mesh import guard, logs
 from mesh.bringup import RunningMesh, up
 from mesh.config import MeshConfig
 from mesh.errors import MeshError
@@ -34,14 +34,14 @@ def main() -> int:
     with os.fdopen(os.dup(0), "rb", buffering=0) as stdin:
         orders = json.loads(stdin.readline())
     words = os.fdopen(os.dup(1), "w", buffering=1)
-    log_fd = os.open(orders["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    config = MeshConfig(**orders["config"])
+    # What Ray and others print comes there too, between the lines.
+    log_fd = os.open(config.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.set_up("owner", level=config.log_level, path=config.log_path, secrets=config.secrets)
     _ = _start_guard()
-    return uvloop.run(_own(MeshConfig(**orders["config"]), orders["tethered"], words))
+    return uvloop.run(_own(config, orders["tethered"], words))
 
 
 def _start_guard() -> subprocess.Popen[bytes] | None:
@@ -87,18 +87,28 @@ async def _own(config: MeshConfig, tethered: bool, words: TextIO) -> int:
     finally:
         log.info("taking the mesh down")
         await mesh.stop()
+        log.info("the mesh is down; its data is kept")
     return 0
 
 
 async def _start(config: MeshConfig, words: TextIO) -> RunningMesh:
-    return await up(config, progress=lambda line: _say(words, {"progress": line}))
+    def progress(line: str) -> None:
+        log.info("%s", line)
+        _say(words, {"progress": line})
+
+    log.info("bringing up mesh %r with %d handlers", config.name, config.handlers)
+    try:
+        return await up(config, progress=progress)
+    except MeshError as error:
+        log.error("the mesh could not be brought up: %s", error)
+        raise
 
 
 def _say(words: TextIO, word: dict[str, Any]) -> None:
     try:
         words.write(json.dumps(word) + "\n")
     except (BrokenPipeError, ValueError):  # its reader is gone; or we have closed it
-        log.info("nobody listens any more")
+        log.info("whoever started this mesh listens no more")
 
 
 def _hang_up(words: TextIO) -> None:

@@ -43,6 +43,7 @@ from mesh.net import clock
 from mesh.net.connection import Connection
 from mesh.net.listener import Listener
 from mesh.store.api import Store, StoreRefused, StoreUnreachable
+from mesh.wording import in_words, level_of
 
 log = logging.getLogger("mesh.supervisor")
 
@@ -349,7 +350,6 @@ class Supervisor:
         try:
             await self._launcher.start_handler(id_)
         except MeshError as error:
-            log.error("handler %s could not be started: %s", id_, error)
             self._step(sv.StartFailed(id_, str(error)))
 
     async def _tick(self) -> None:
@@ -360,7 +360,7 @@ class Supervisor:
     def _record(self, kind: str, fields: dict[str, Any], ago_s: float = 0.0) -> None:
         event = {"kind": kind, "at": round(clock.wall() - ago_s, 6), **fields}
         self._events.append(event)
-        log.info("%s %s", kind, fields)
+        log.log(level_of(event), "%s", in_words(event))
         blob = json.dumps(event).encode()
         for conn, number in self._followers.items():
             conn.send(Answer(number, "", blob).frame())

@@ -1,0 +1,90 @@
+"""What happened, in words, for whoever reads it at 3 a.m.: who, what became of it, what is left to do.
+
+One sentence for each kind of event that a supervisor records. `mesh events`, the terminal of `mesh
+up` and the log all say it in the same words; an event of a kind that is not here is told by its
+fields, so nothing is ever left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Event = Mapping[str, Any]
+
+
+def in_words(event: Event) -> str:
+    """An event as a sentence, without its time."""
+    try:
+        words = _WORDS[event["kind"]](event)
+    except KeyError:  # a newer supervisor's kind, or one with other fields
+        words = _plainly(event)
+    return " / ".join(line.strip() for line in words.splitlines())
+
+
+def level_of(event: Event) -> int:
+    """How grave it is, as `logging` counts."""
+    return _LEVELS.get(event["kind"], logging.INFO)
+
+
+def _plainly(event: Event) -> str:
+    rest = (f"{k} {_value(v)}" for k, v in event.items() if k not in ("kind", "at"))
+    return "  ".join((str(event["kind"]), *rest))
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_value(v)}" for k, v in value.items())
+    return ", ".join(map(_value, value)) if isinstance(value, list) else str(value)
+
+
+def _failover(e: Event) -> str:
+    phases = e["phases_ms"]
+    parts = ", ".join(f"{name} {ms:.1f}" for name, ms in phases.items())
+    return (
+        f"{e['handler']} (pid {e['pid']}) is dead, cause: {e['cause']}; others have taken over its "
+        f"{_partitions(e)}, in {sum(phases.values()):.1f} ms ({parts})"
+    )
+
+
+def _handover(e: Event) -> str:
+    return f"{_partitions(e)} moved to {_value(e['to'])}, as planned, in {e['took_ms']:.0f} ms"
+
+
+def _partitions(e: Event) -> str:
+    number = e["partitions"]
+    return f"{number} partition{'' if number == 1 else 's'}"
+
+
+_WORDS: dict[str, Callable[[Event], str]] = {
+    "leading": lambda e: (
+        f"{e['supervisor']} leads the mesh (life {e['life']} of the store, token {e['token']})"
+    ),
+    "leader_stopped": lambda e: (
+        f"this supervisor leads no more, the store says {e['reason']}: {e['detail'] or 'no detail'}; "
+        f"another one leads, or the store's primary changed"
+    ),
+    "warden_here": lambda e: (
+        f"warden {e['warden']} (pid {e['pid']}) watches {e['watching']} processes on {e['node']}"
+    ),
+    "warden_lost": lambda e: (
+        f"warden {e['warden']} on {e['node']} is gone ({e['reason']}); until one is back, a death "
+        f"there is noticed more slowly"
+    ),
+    "handler_starting": lambda e: f"{e['handler']} is being started",
+    "handler_started": lambda e: f"{e['handler']} is here (pid {e['pid']})",
+    "handler_start_failed": lambda e: (
+        f"{e['handler']} could not be started and is tried again: {e['reason']}"
+    ),
+    "failover": _failover,
+    "handover": _handover,
+}
+
+_LEVELS = {
+    "failover": logging.WARNING,
+    "warden_lost": logging.WARNING,
+    "handler_start_failed": logging.ERROR,
+    "leader_stopped": logging.ERROR,
+    "loss_possible": logging.ERROR,
+}
