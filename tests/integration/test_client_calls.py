@@ -342,12 +342,17 @@ async def test_a_client_that_is_closed_while_it_starts_says_so_at_once():
 
 
 async def test_an_endpoint_of_another_mesh_among_several_does_not_end_the_connect():
-    async with (
-        InProcess(1, token="ours", replaces=False) as ours,
-        InProcess(1, token="theirs", replaces=False) as theirs,
-    ):
-        client = await ours.connect(theirs.endpoint, ours.endpoint)
-        assert await client.call("KV.incr", "k") == 1
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ours = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with InProcess(1, token="theirs", replaces=False) as theirs:
+            client = AsyncClient([theirs.endpoint, ours], token="ours")
+            starting = asyncio.create_task(client.start(timeout_s=30))
+            await theirs.until(lambda: theirs.endpoint in client._refused)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert not starting.done()
+            await client.close()
+            await asyncio.gather(starting, return_exceptions=True)
 
 
 async def test_closing_does_not_wait_for_a_peer_that_reads_nothing(client):

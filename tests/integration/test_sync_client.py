@@ -144,6 +144,18 @@ def test_a_reply_that_comes_after_its_future_was_cancelled_is_counted_once(clien
     assert (stats.started, stats.ok + stats.cancelled, stats.running) == (201, 201, 0)
 
 
+def test_a_call_that_is_cancelled_as_its_reply_arrives_is_counted_once(meshed, client):
+    key = meshed.key_of("h-0")
+    with meshed.replicas_silent():
+        first, second = client.submit("KV.incr", key), client.submit("KV.incr", key)
+        first.add_done_callback(lambda _: second.cancel())  # one batch: both replies come together
+        meshed.until_pending(2)
+    assert first.result() == 1
+    assert concurrent.futures.wait([second], timeout=5).not_done == set()
+    assert second.cancelled()
+    assert client.stats() == ClientStats(2, 1, 0, 0, 0, 1, 0)
+
+
 def test_a_callback_may_submit_and_is_refused_what_would_wait_for_ever(client):
     refused: list[BaseException] = []
     submitted: list[Future[Any]] = []
@@ -296,6 +308,23 @@ def test_a_future_keeps_its_client(meshed):
     wait_for(lambda: client_threads() == [])
 
 
+def test_at_exit_the_thread_ends_and_those_who_wait_are_left_waiting(meshed):
+    client = meshed.connect()
+    submitted: list[Future[Any]] = []
+    with meshed.replicas_silent():
+        submitted.append(client.submit("KV.incr", meshed.key_of("h-0")))
+        meshed.until_pending()
+        client.leave()
+    assert client_threads() == []
+    with pytest.raises(Unavailable, match="this client is closed"):
+        client.submit("KV.incr", "k")
+    # A daemon thread that goes on calling ends with the process, not with a traceback before.
+    thread = threading.Thread(target=lambda: submitted.append(client.submit("KV.incr", "k")))
+    thread.start()
+    thread.join()
+    assert [future.done() for future in submitted] == [False, False]
+
+
 EXITS = {
     "at rest": "",
     "with a call on its way": "client.submit('KV.get', 'k')",
@@ -315,8 +344,12 @@ EXITS = {
 
 @pytest.mark.parametrize("how", EXITS)
 def test_an_interpreter_with_an_unclosed_client_exits_quietly(meshed, how):
+    threads = 2 if "daemon" in how else 1
     script = f"""
-import atexit, threading, mesh
+import atexit, sys, threading
+# Called last: by then our thread has ended.
+atexit.register(lambda: sys.stderr.write("still there" if threading.active_count() > {threads} else ""))
+import mesh
 client = mesh.Client({meshed.endpoint!r})
 client.call("KV.incr", "k")
 {textwrap.dedent(EXITS[how])}
