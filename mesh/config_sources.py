@@ -77,6 +77,10 @@ class Layers:
         """Where that setting's value comes from; "default" where nobody says otherwise."""
         return self._found[name].origin if name in self._found else "default"
 
+    def overrides(self, name: str) -> bool:
+        """Whether a flag or the environment says it, and not only mesh.toml."""
+        return name in self._found and not self._found[name].in_toml
+
     def value(self, name: str) -> Any:
         """One setting's value, read from its file if it is a secret in one.
 

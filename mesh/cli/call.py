@@ -6,33 +6,36 @@ import argparse
 import json
 from typing import Any
 
-from mesh.cli.common import add_json, add_name, find, run_async, say, token_of
+from mesh.cli.common import add_json, add_settings, find, layers_of, run_async, say, token_of
 from mesh.client.aio import connect
 from mesh.errors import BadRequest
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("method", metavar="ENTITY.METHOD", help="such as KV.incr")
-    parser.add_argument("key", metavar="KEY")
     parser.add_argument(
-        "args", metavar="JSON", nargs="*", help="the method's arguments, each as JSON"
+        "method", metavar="ENTITY.METHOD", help="such as KV.incr or Account.deposit"
     )
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds (default: 10)")
-    add_name(parser)
+    parser.add_argument("key", metavar="KEY", help="of the entity, 1 to 512 bytes")
+    parser.add_argument(
+        "args",
+        metavar="JSON",
+        nargs="*",
+        help="the method's arguments, each as JSON: 5, '\"text\"', '[1, 2]'",
+    )
+    add_settings(parser, ("name", "timeout"))
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Call, and print the reply as JSON."""
-    state = find(arguments.name)
+    layers = layers_of(arguments)
+    state, timeout = find(layers.value("name")), layers.value("timeout")
     args = [_read(text) for text in arguments.args]
 
     async def work() -> Any:
-        async with await connect(*state["endpoints"], token=token_of(state)) as client:
-            return await client.call(
-                arguments.method, arguments.key, *args, timeout=arguments.timeout
-            )
+        async with await connect(*state["endpoints"], token=token_of(state, layers)) as client:
+            return await client.call(arguments.method, arguments.key, *args, timeout=timeout)
 
     say(json.dumps(_plain(run_async(work()))))
     return 0

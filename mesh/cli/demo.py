@@ -27,8 +27,16 @@ _READY_S = 30.0
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--handlers", type=int, default=4, metavar="N", help="default: 4")
-    parser.add_argument("--kills", type=int, default=3, metavar="N", help="default: 3")
+    parser.add_argument(
+        "--handlers", type=int, default=4, metavar="N", help="handler processes (default: 4)"
+    )
+    parser.add_argument(
+        "--kills",
+        type=int,
+        default=3,
+        metavar="N",
+        help="handlers killed, one after the other (default: 3)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

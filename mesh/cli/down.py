@@ -8,7 +8,7 @@ import select
 import signal
 
 from mesh import rundir
-from mesh.cli.common import add_name, say
+from mesh.cli.common import add_name, layers_of, say
 from mesh.errors import SetupError
 
 _PATIENCE_S = 60.0
@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Tell the process that owns the mesh to take it down, and wait until it has."""
-    name = arguments.name
+    name = layers_of(arguments).value("name")
     state = rundir.read(name)
     if state is None:
         raise SetupError(f"no mesh named {name!r} runs on this machine; there is nothing to end")
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not ended:
         raise SetupError(
             f"mesh {name!r} (pid {pid}) did not end within {_PATIENCE_S:g} s; "
-            f"its processes may be stopped: look at `ps -p {pid}`"
+            f"its processes may be stopped: look at `ps -p {pid}` and at {state.get('log')}"
         )
     say(f"mesh {name} is down; its data is kept")
     return 0

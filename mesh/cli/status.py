@@ -6,8 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from mesh.cli.common import add_json, add_name, find, run_async, say, token_of
+from mesh.cli.common import add_json, add_name, find, layers_of, run_async, say, token_of
 from mesh.client.tool import ask
+from mesh.errors import Unavailable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -16,16 +17,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def run_status(name: str) -> dict[str, Any]:
-    """A running mesh's status."""
-    state = find(name)
-    status: dict[str, Any] = run_async(ask(state["endpoints"][0], "status", token=token_of(state)))
-    return status
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Print the status."""
-    status = run_status(arguments.name)
+    layers = layers_of(arguments)
+    state = find(layers.value("name"))
+    token = token_of(state, layers)
+    try:
+        status = run_async(ask(state["endpoints"][0], "status", token=token))
+    except Unavailable as error:
+        raise Unavailable(f"{error}; its log: {state['log']}") from error
+    status["log"] = state["log"]
     say(json.dumps(status) if arguments.json else render(status))
     return 0
 
@@ -66,6 +67,7 @@ def render(status: dict[str, Any]) -> str:
     if ray:
         dashboard = f", dashboard {ray['dashboard']}" if ray.get("dashboard") else ""
         lines.append(f"ray:     {ray.get('address')}{dashboard}")
+    lines.append(f"log:     {status['log']}")
     return "\n".join(lines)
 
 

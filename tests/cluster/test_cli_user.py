@@ -63,6 +63,7 @@ async def test_status_has_exactly_the_promised_fields(
         },
         "outcomes": {"done": "int", "entity_error": "int", "not_executed": "int", "unknown": "int"},
         "ray": {"address": "str", "dashboard": "NoneType"},
+        "log": "str",
     }
     assert status["name"] == name
     assert [h["id"] for h in status["handlers"]] == [f"h-{i}" for i in range(HANDLERS)]
@@ -134,7 +135,7 @@ async def test_call_shows_values_that_json_does_not_know(name: str, run: Run, cl
         (["KV.incr", ""], "key must be 1 to 512 bytes long, this one has 0"),
         (["KV.put", "a", str(1 << 70)], "cannot be sent"),
         (["Account.deposit", "a", "0"], "a deposit is above 0"),
-        (["KV.get", "a", "--timeout", "0"], "timeout must be above 0 seconds"),
+        (["KV.get", "a", "--timeout", "0"], "--timeout must be 0.001 to 86400 s, not 0.0"),
     ],
 )
 def test_a_mistake_in_a_call_is_one_line(
@@ -184,7 +185,7 @@ def test_a_taken_port_is_refused_before_anything_starts(fails: Callable[..., str
         (["--name", "a/b"], "mesh name 'a/b': use 1 to 64 letters"),
         (["--port", "99999"], "--port must be 0 to 65535, not 99999"),
         (["--host", "0.0.0.0"], "set a token"),
-        (["--store", "http://x"], "begins with redis:// or rediss://, not 'http'"),
+        (["--store", "http://x"], "redis+sentinel:// or rediss+sentinel://, not 'http'"),
         (["--durability", "maybe"], "choose auto, replicated, fsynced or process"),
     ],
 )
