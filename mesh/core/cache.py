@@ -26,7 +26,7 @@ class Cache:
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._used_bytes = 0
-        self._order: OrderedDict[tuple[int, bytes], tuple[Tenure, Slot]] = OrderedDict()
+        self._order: OrderedDict[Slot, tuple[Tenure, bytes]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"Cache({len(self._order)} keys, {self._used_bytes} of {self._limit_bytes} bytes)"
@@ -38,11 +38,10 @@ class Cache:
 
     def touch(self, tenure: Tenure, field: bytes, slot: Slot) -> None:
         """The key was used, and may have grown; others may have to go for it."""
-        key = tenure.partition, field
-        if key in self._order:
-            self._order.move_to_end(key)
+        if slot in self._order:
+            self._order.move_to_end(slot)
         else:
-            self._order[key] = tenure, slot
+            self._order[slot] = tenure, field
         size = len(slot.blob) + SLOT_OVERHEAD_BYTES
         self._used_bytes += size - slot.counted_bytes
         slot.counted_bytes = size
@@ -51,18 +50,17 @@ class Cache:
 
     def forget(self, tenure: Tenure) -> None:
         """The tenure is over."""
-        for field, slot in tenure.slots.items():
-            if self._order.pop((tenure.partition, field), None) is not None:
+        for slot in tenure.slots.values():
+            if self._order.pop(slot, None) is not None:
                 self._used_bytes -= slot.counted_bytes
 
     def _evict(self, in_use: Slot) -> None:
         for _ in range(len(self._order)):
             if self._used_bytes <= self._limit_bytes:
                 return
-            key, (tenure, slot) = self._order.popitem(last=False)
-            field = key[1]
+            slot, (tenure, field) = self._order.popitem(last=False)
             if slot.pending or slot is in_use or field in tenure.waiting:
-                self._order[key] = tenure, slot
+                self._order[slot] = tenure, field
                 continue
             self._used_bytes -= slot.counted_bytes
             del tenure.slots[field]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import takewhile
+from typing import NamedTuple, Protocol
 
 OUTCOME_PREFIX = b"o"
 WATERMARK_PREFIX = b"w"
@@ -19,13 +19,6 @@ _RECORD = struct.Struct(">8sB")
 
 DROPS_PER_WRITE = 32
 """Dropped records are deleted from the store in groups: one HDEL for 32 costs as much as one for 1."""
-
-
-class RequestId(NamedTuple):
-    """Names one call of one client for good."""
-
-    session: int
-    counter: int
 
 
 class Outcome(NamedTuple):
@@ -74,12 +67,91 @@ class Seen(enum.Enum):
     """Recorded or running, with other arguments."""
 
 
-@dataclass(slots=True)
-class _Session:
-    watermark: int = 0
-    records: dict[int, Outcome] = field(default_factory=dict)
-    running: dict[int, bytes] = field(default_factory=dict)
-    dropped: list[int] = field(default_factory=list)
+class Running(Protocol):
+    """A call that was taken up and is not committed yet; its outcome is known all the same."""
+
+    outcome: Outcome
+
+
+_NEW: tuple[Seen, None] = (Seen.NEW, None)
+
+
+class Session:
+    """What a partition's tenure knows of one client session.
+
+    Attributes:
+        watermark: ids below it were settled or given up.
+        records: outcomes of committed calls, by counter.
+        running: calls whose commit is not acknowledged yet, by counter; copies attach to them.
+        dropped: counters whose records are to be deleted with a later commit.
+    """
+
+    __slots__ = ("_prefix", "dropped", "number", "records", "running", "watermark")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.watermark = 0
+        self.records: dict[int, Outcome] = {}
+        self.running: dict[int, Running] = {}
+        self.dropped: list[int] = []
+        self._prefix = OUTCOME_PREFIX + number.to_bytes(8, "big")
+
+    def field(self, counter: int) -> bytes:
+        """Name of that call's record in its partition's hash."""
+        return self._prefix + counter.to_bytes(8, "big")
+
+    def check(self, counter: int, digest: bytes) -> tuple[Seen, Outcome | None]:
+        """What is known of the id; with RECORDED comes its outcome."""
+        outcome = self.records.get(counter)
+        if outcome is not None:
+            if outcome.digest != digest:
+                return Seen.CONFLICT, None
+            return Seen.RECORDED, outcome
+        running = self.running.get(counter)
+        if running is not None:
+            return (Seen.RUNNING if running.outcome.digest == digest else Seen.CONFLICT), None
+        if counter < self.watermark:
+            return Seen.FORGOTTEN, None
+        return _NEW
+
+    def settle_below(self, lowest: int) -> None:
+        """The session says that nothing below `lowest` will be asked for again."""
+        if lowest <= self.watermark:
+            return
+        self.watermark = lowest
+        records = self.records
+        # Counters ascend as records are made, nearly: one that stands behind a later one waits with it.
+        for counter in list(takewhile(lowest.__gt__, records)):
+            del records[counter]
+            self.dropped.append(counter)
+
+    def start(self, counter: int, running: Running) -> None:
+        """The request was taken up; its copies attach to it from now on."""
+        self.running[counter] = running
+
+    def finish(self, counter: int, outcome: Outcome) -> None:
+        """Its commit is acknowledged: copies get this outcome from now on."""
+        self.running.pop(counter, None)
+        if counter >= self.watermark:
+            self.records[counter] = outcome
+        else:
+            self.dropped.append(counter)
+
+    def abandon(self, counter: int) -> None:
+        """It was taken up but nothing of it was or will be written."""
+        self.running.pop(counter, None)
+
+    def due_drops(self, at_least: int = DROPS_PER_WRITE) -> tuple[dict[bytes, bytes], list[bytes]]:
+        """Fields to write (the watermark) and to delete (records below it) with the next commit.
+
+        Empty until `at_least` records are due. The watermark goes with the drop in one write:
+        a copy that arrives at a later owner must find the one or the other.
+        """
+        if len(self.dropped) < at_least:
+            return {}, []
+        deleted = [self.field(counter) for counter in self.dropped]
+        self.dropped = []
+        return {watermark_field(self.number): self.watermark.to_bytes(8, "big")}, deleted
 
 
 class SessionLog:
@@ -88,56 +160,14 @@ class SessionLog:
     __slots__ = ("_sessions",)
 
     def __init__(self) -> None:
-        self._sessions: dict[int, _Session] = {}
+        self._sessions: dict[int, Session] = {}
 
-    def check(self, session: int, counter: int, digest: bytes) -> tuple[Seen, Outcome | None]:
-        """What is known of the id; with RECORDED comes its outcome."""
-        known = self._sessions.get(session)
+    def session(self, number: int) -> Session:
+        """What is known of that session; nothing, of one that was never heard of."""
+        known = self._sessions.get(number)
         if known is None:
-            return Seen.NEW, None
-        outcome = known.records.get(counter)
-        if outcome is not None:
-            if outcome.digest != digest:
-                return Seen.CONFLICT, None
-            return Seen.RECORDED, outcome
-        running = known.running.get(counter)
-        if running is not None:
-            return (Seen.RUNNING if running == digest else Seen.CONFLICT), None
-        if counter < known.watermark:
-            return Seen.FORGOTTEN, None
-        return Seen.NEW, None
-
-    def settle_below(self, session: int, lowest: int) -> None:
-        """The session says that nothing below `lowest` will be asked for again."""
-        known = self._sessions.get(session)
-        if known is None:
-            known = self._sessions[session] = _Session()
-        if lowest <= known.watermark:
-            return
-        known.watermark = lowest
-        # Counters ascend as records are made, nearly: those at the front are the ones to drop.
-        for counter in [c for c in known.records if c < lowest]:
-            del known.records[counter]
-            known.dropped.append(counter)
-
-    def start(self, session: int, counter: int, digest: bytes) -> None:
-        """The request was taken up; its copies attach to it from now on."""
-        self._sessions.setdefault(session, _Session()).running[counter] = digest
-
-    def finish(self, session: int, counter: int, outcome: Outcome) -> None:
-        """Its commit is acknowledged: copies get this outcome from now on."""
-        known = self._sessions.setdefault(session, _Session())
-        known.running.pop(counter, None)
-        if counter >= known.watermark:
-            known.records[counter] = outcome
-        else:
-            known.dropped.append(counter)
-
-    def abandon(self, session: int, counter: int) -> None:
-        """It was taken up but nothing of it was or will be written."""
-        known = self._sessions.get(session)
-        if known is not None:
-            known.running.pop(counter, None)
+            known = self._sessions[number] = Session(number)
+        return known
 
     def adopt(self, name: bytes, blob: bytes) -> None:
         """Take in a stored field; what memory knows already is newer and stays.
@@ -146,35 +176,19 @@ class SessionLog:
             ValueError: it is no record.
         """
         if name.startswith(WATERMARK_PREFIX):
-            known = self._sessions.setdefault(int.from_bytes(name[1:], "big"), _Session())
-            stored = int.from_bytes(blob, "big")
-            known.watermark = max(known.watermark, stored)
+            known = self.session(int.from_bytes(name[1:], "big"))
+            known.watermark = max(known.watermark, int.from_bytes(blob, "big"))
             return
         if len(name) != 1 + _ID.size:
             raise ValueError(f"not the name of an outcome record: {name!r:.80}")
-        session, counter = _ID.unpack_from(name, 1)
-        known = self._sessions.setdefault(session, _Session())
+        number, counter = _ID.unpack_from(name, 1)
+        known = self.session(number)
         if counter in known.records or counter in known.running:
             return
         if counter < known.watermark:
             known.dropped.append(counter)
         else:
             known.records[counter] = Outcome.decode(blob)
-
-    def due_drops(
-        self, session: int, at_least: int = DROPS_PER_WRITE
-    ) -> tuple[dict[bytes, bytes], list[bytes]]:
-        """Fields to write (the watermark) and to delete (records below it) with the next commit.
-
-        Empty until `at_least` records are due. The watermark goes with the drop in one write:
-        a copy that arrives at a later owner must find the one or the other.
-        """
-        known = self._sessions.get(session)
-        if known is None or len(known.dropped) < at_least or not known.dropped:
-            return {}, []
-        deleted = [outcome_field(session, counter) for counter in known.dropped]
-        known.dropped = []
-        return {watermark_field(session): known.watermark.to_bytes(8, "big")}, deleted
 
     def count(self) -> int:
         """Number of records held."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 
-from mesh.core.dedupe import Outcome, Seen, outcome_field
+from mesh.core.dedupe import Outcome, Seen, Session
 from mesh.core.keyspace import MAX_KEY_BYTES, partition_of
 from mesh.core.tenure import Conn, Effect, Pending, Slot, Tenure, state_field
 from mesh.core.wire import Limits, Request, Status, pack_reply
@@ -83,18 +83,21 @@ def step(tenure: Tenure, pending: Pending) -> tuple[Step, Effect | None]:
             return Step.NEEDS_LOAD, None
         _answer(pending, *_run_query(slot, pending))
         return Step.ANSWERED, None
-    request, log = pending.request, tenure.log
-    log.settle_below(request.session, request.lowest)
-    seen, outcome = log.check(request.session, request.counter, pending.digest)
+    request = pending.request
+    session = tenure.log.session(request.session)
+    session.settle_below(request.lowest)
+    seen, outcome = session.check(request.counter, pending.digest)
     if seen is Seen.NEW:
         slot = _slot(tenure, pending)
         if slot is None or not (tenure.warm or pending.looked_up):
             return Step.NEEDS_LOAD, None
-        return Step.COMMITTING, _run_command(tenure, slot, pending)
+        return Step.COMMITTING, _run_command(tenure, slot, session, pending)
     if seen is Seen.RECORDED and outcome is not None:
         _answer(pending, outcome.status, outcome.payload)
     elif seen is Seen.RUNNING:
-        tenure.running[pending.id].waiters.append(pending.conn)
+        effect = session.running[request.counter]
+        assert isinstance(effect, Effect)
+        effect.waiters.append(pending.conn)
     elif seen is Seen.CONFLICT:
         _answer(pending, Status.CONFLICT, msgpack.packb("this id was used with other arguments"))
     else:
@@ -104,12 +107,11 @@ def step(tenure: Tenure, pending: Pending) -> tuple[Step, Effect | None]:
 
 def acknowledge(effect: Effect) -> None:
     """The effect is on every in-sync node: record it, show it, answer everyone who waits for it."""
-    tenure, outcome = effect.tenure, effect.outcome
-    del tenure.running[effect.id]
-    tenure.log.finish(*effect.id, outcome)
+    outcome = effect.outcome
+    effect.session.finish(effect.counter, outcome)
     effect.slot.pending -= 1
     effect.slot.acknowledge(effect.after)
-    frame = pack_reply(effect.id.counter, outcome.status, outcome.payload)
+    frame = pack_reply(effect.counter, outcome.status, outcome.payload)
     for conn in effect.waiters:
         conn.send(frame)
 
@@ -155,7 +157,7 @@ def _wrote(slot: Slot, instance: Any) -> bool:
         return True
 
 
-def _run_command(tenure: Tenure, slot: Slot, pending: Pending) -> Effect:
+def _run_command(tenure: Tenure, slot: Slot, session: Session, pending: Pending) -> Effect:
     before = slot.blob
     try:
         result = pending.method.function(slot.instance, *pending.args, **pending.kwargs)
@@ -171,19 +173,18 @@ def _run_command(tenure: Tenure, slot: Slot, pending: Pending) -> Effect:
         after = before
     slot.blob = after
     slot.pending += 1
-    request = pending.request
+    counter = pending.request.counter
     outcome = Outcome(pending.digest, status, payload)
-    fields, deleted = tenure.log.due_drops(request.session)
-    fields[outcome_field(request.session, request.counter)] = outcome.encode()
+    fields, deleted = session.due_drops()
+    fields[session.field(counter)] = outcome.encode()
     if after is not before:
         # A key that is back at its defaults reads the same as one that was never written.
         if after == slot.spec.default_blob:
             deleted.append(pending.field)
         else:
             fields[pending.field] = after
-    effect = Effect(tenure, slot, after, pending, outcome, fields, deleted)
-    tenure.log.start(request.session, request.counter, pending.digest)
-    tenure.running[pending.id] = effect
+    effect = Effect(tenure, slot, after, session, pending, outcome, fields, deleted)
+    session.start(counter, effect)
     return effect
 
 

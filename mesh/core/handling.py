@@ -195,7 +195,7 @@ class HandlerCore:
             self._outbox.add(effect)
         elif pending.method.query:
             self._done += 1
-        slot = tenure.slots.get(pending.field)
+        slot = effect.slot if effect is not None else tenure.slots.get(pending.field)
         if slot is not None:
             self._cache.touch(tenure, pending.field, slot)
         return True
@@ -391,9 +391,9 @@ class HandlerCore:
             assert isinstance(effect, Effect)
             self._not_executed += status is Status.NOT_READY
             self._unknown += status is not Status.NOT_READY
-            effect.tenure.running.pop(effect.id, None)
+            effect.session.abandon(effect.counter)
             for conn in effect.waiters:
-                conn.send(pack_reply(effect.id.counter, status, _MISPLACED))
+                conn.send(pack_reply(effect.counter, status, _MISPLACED))
 
     # ---------------------------------------------------------------- loads
 

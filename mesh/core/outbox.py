@@ -29,7 +29,10 @@ class Change:
         self.epoch = epoch
         self.fields = fields
         self.deleted = deleted
-        self.size = sum(len(name) + len(value) for name, value in fields.items())
+        size = 0
+        for name, value in fields.items():
+            size += len(name) + len(value)
+        self.size = size
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
-from mesh.core.dedupe import Outcome, RequestId, SessionLog
+from mesh.core.dedupe import Outcome, Session, SessionLog
 from mesh.core.outbox import Change
 from mesh.core.wire import Request
 from mesh.entities import EntitySpec, Method
@@ -69,11 +69,6 @@ class Pending:
         self.digest = digest
         self.looked_up = False
 
-    @property
-    def id(self) -> RequestId:
-        """The request's id."""
-        return RequestId(self.request.session, self.request.counter)
-
 
 class Slot:
     """One key in memory: as the commands left it, and as it is acknowledged.
@@ -131,13 +126,14 @@ class Slot:
 class Effect(Change):
     """A command's change, with everything that its acknowledgement has to settle."""
 
-    __slots__ = ("after", "id", "outcome", "slot", "tenure", "waiters")
+    __slots__ = ("after", "counter", "outcome", "session", "slot", "tenure", "waiters")
 
     def __init__(
         self,
         tenure: Tenure,
         slot: Slot,
         after: bytes,
+        session: Session,
         pending: Pending,
         outcome: Outcome,
         fields: dict[bytes, bytes],
@@ -147,7 +143,8 @@ class Effect(Change):
         self.tenure = tenure
         self.slot = slot
         self.after = after
-        self.id = pending.id
+        self.session = session
+        self.counter = pending.request.counter
         self.outcome = outcome
         self.waiters: list[Conn] = [pending.conn]
 
@@ -162,7 +159,6 @@ class Tenure:
         swept: it was asked for as a whole, which small partitions are read in.
         unreadable: its hash cannot be scanned as things are; each call reads what it needs itself.
         waiting: for a key that is being loaded, the calls that wait for it, in order of arrival.
-        running: effects whose commit is not yet acknowledged, by request id.
         release_token: the asker's token while the partition is being given up, else None.
     """
 
@@ -173,7 +169,6 @@ class Tenure:
         "log",
         "partition",
         "release_token",
-        "running",
         "slots",
         "swept",
         "unreadable",
@@ -192,7 +187,6 @@ class Tenure:
         self.swept = False
         self.cursor = 0
         self.waiting: dict[bytes, deque[Pending]] = {}
-        self.running: dict[RequestId, Effect] = {}
         self.release_token: int | None = None
 
     def __repr__(self) -> str:

@@ -28,7 +28,7 @@ _PREFIX = struct.Struct(">IBBH")
 _REQUEST = struct.Struct(">IBBHQQQIIIIBBH")
 _REPLY = struct.Struct(">IBBHQB")
 _LENGTH_BYTES = 4
-_REQUEST_BODY = struct.Struct(">QQQIIIIBBH")
+_REQUEST_BODY = struct.Struct(">QQQIIIIBB2x")
 _REPLY_BODY = struct.Struct(">QB")
 
 
@@ -183,8 +183,7 @@ def unpack_request(body: bytes) -> Request:
     """Read the body of a REQUEST frame."""
     if len(body) < _REQUEST_BODY.size:
         raise ProtocolError(f"request of {len(body)} bytes is shorter than its header")
-    fields = _REQUEST_BODY.unpack_from(body)
-    return Request._make((*fields[:-1], body[_REQUEST_BODY.size :]))
+    return Request._make((*_REQUEST_BODY.unpack_from(body), body[_REQUEST_BODY.size :]))
 
 
 def unpack_reply(body: bytes) -> Reply:

@@ -1,5 +1,7 @@
 """A log, the store it writes to, and owners that come and go: no id runs twice."""
 
+from typing import NamedTuple
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -7,6 +9,12 @@ from mesh.core.dedupe import Outcome, Seen, SessionLog, outcome_field
 
 S, ARGS = 7, b"12345678"
 counters = st.integers(1, 4)
+
+
+class Call(NamedTuple):
+    """One that was taken up."""
+
+    outcome: Outcome
 
 
 class Owners(RuleBasedStateMachine):
@@ -25,13 +33,13 @@ class Owners(RuleBasedStateMachine):
     @rule(counter=counters)
     def request(self, counter):
         """A request, or a delayed copy of one, with the lowest counter of when it was sent."""
-        self.log.settle_below(S, self.sent.setdefault(counter, self.lowest))
-        if self.log.check(S, counter, ARGS)[0] is not Seen.NEW:
+        self.log.session(S).settle_below(self.sent.setdefault(counter, self.lowest))
+        if self.log.session(S).check(counter, ARGS)[0] is not Seen.NEW:
             return
         outcome = Outcome(ARGS, 0, b"%d" % counter)
-        fields, deleted = self.log.due_drops(S, at_least=1)
+        fields, deleted = self.log.session(S).due_drops(at_least=1)
         fields[outcome_field(S, counter)] = outcome.encode()
-        self.log.start(S, counter, ARGS)
+        self.log.session(S).start(counter, Call(outcome))
         self.writes[counter] = fields, deleted
 
     @rule()
@@ -43,7 +51,7 @@ class Owners(RuleBasedStateMachine):
             for name in deleted:
                 self.stored.pop(name, None)
             self.effects[counter] = self.effects.get(counter, 0) + 1
-            self.log.finish(S, counter, Outcome(ARGS, 0, b"%d" % counter))
+            self.log.session(S).finish(counter, Outcome(ARGS, 0, b"%d" % counter))
 
     @rule(counter=counters)
     def settle(self, counter):

@@ -16,101 +16,108 @@ ARGS, OTHER = b"digest-a", b"digest-b"
 DONE = Outcome(ARGS, 0, b"reply")
 
 
+class Call:
+    """One that was taken up."""
+
+    def __init__(self, outcome=DONE):
+        self.outcome = outcome
+
+
 @pytest.fixture
 def log():
     return SessionLog()
 
 
 def finish(log, counter, session=S):
-    log.start(session, counter, ARGS)
-    log.finish(session, counter, DONE)
+    log.session(session).start(counter, Call())
+    log.session(session).finish(counter, DONE)
 
 
 def test_an_id_that_was_never_seen_is_new(log):
-    assert log.check(S, 1, ARGS) == (Seen.NEW, None)
+    assert log.session(S).check(1, ARGS) == (Seen.NEW, None)
 
 
 def test_a_copy_of_a_running_call_is_known_as_running(log):
-    log.start(S, 1, ARGS)
-    assert log.check(S, 1, ARGS) == (Seen.RUNNING, None)
-    assert log.check(T, 1, ARGS) == (Seen.NEW, None)
+    log.session(S).start(1, Call())
+    assert log.session(S).check(1, ARGS) == (Seen.RUNNING, None)
+    assert log.session(T).check(1, ARGS) == (Seen.NEW, None)
 
 
 def test_a_retry_gets_the_recorded_outcome(log):
     finish(log, 1)
-    assert log.check(S, 1, ARGS) == (Seen.RECORDED, DONE)
+    assert log.session(S).check(1, ARGS) == (Seen.RECORDED, DONE)
 
 
 def test_the_same_id_with_other_arguments_is_a_conflict_running_or_recorded(log):
-    log.start(S, 1, ARGS)
-    assert log.check(S, 1, OTHER) == (Seen.CONFLICT, None)
-    log.finish(S, 1, DONE)
-    assert log.check(S, 1, OTHER) == (Seen.CONFLICT, None)
+    log.session(S).start(1, Call())
+    assert log.session(S).check(1, OTHER) == (Seen.CONFLICT, None)
+    log.session(S).finish(1, DONE)
+    assert log.session(S).check(1, OTHER) == (Seen.CONFLICT, None)
 
 
 def test_a_call_that_was_abandoned_is_new_again(log):
-    log.start(S, 1, ARGS)
-    log.abandon(S, 1)
-    log.abandon(T, 1)
-    assert log.check(S, 1, ARGS) == (Seen.NEW, None)
+    log.session(S).start(1, Call())
+    log.session(S).abandon(1)
+    log.session(T).abandon(1)
+    assert log.session(S).check(1, ARGS) == (Seen.NEW, None)
 
 
 def test_below_the_watermark_nothing_is_remembered_and_nothing_runs(log):
     finish(log, 1)
-    log.settle_below(S, 3)
-    assert log.check(S, 1, ARGS) == (Seen.FORGOTTEN, None)
-    assert log.check(S, 2, ARGS) == (Seen.FORGOTTEN, None), "it never ran, and never will"
-    assert log.check(S, 3, ARGS) == (Seen.NEW, None)
+    log.session(S).settle_below(3)
+    assert log.session(S).check(1, ARGS) == (Seen.FORGOTTEN, None)
+    assert log.session(S).check(2, ARGS) == (Seen.FORGOTTEN, None), "it never ran, and never will"
+    assert log.session(S).check(3, ARGS) == (Seen.NEW, None)
     assert log.count() == 0
 
 
 def test_the_watermark_never_goes_back(log):
-    log.settle_below(S, 5)
-    log.settle_below(S, 2)
-    assert log.check(S, 4, ARGS)[0] is Seen.FORGOTTEN
+    log.session(S).settle_below(5)
+    log.session(S).settle_below(2)
+    assert log.session(S).check(4, ARGS)[0] is Seen.FORGOTTEN
 
 
 def test_a_running_call_below_the_watermark_still_has_its_copies_attached(log):
-    log.start(S, 1, ARGS)
-    log.settle_below(S, 2)
-    assert log.check(S, 1, ARGS)[0] is Seen.RUNNING
-    log.finish(S, 1, DONE)
-    assert log.check(S, 1, ARGS)[0] is Seen.FORGOTTEN
-    _, deleted = log.due_drops(S, at_least=1)
+    log.session(S).start(1, Call())
+    log.session(S).settle_below(2)
+    assert log.session(S).check(1, ARGS)[0] is Seen.RUNNING
+    log.session(S).finish(1, DONE)
+    assert log.session(S).check(1, ARGS)[0] is Seen.FORGOTTEN
+    _, deleted = log.session(S).due_drops(at_least=1)
     assert deleted == [outcome_field(S, 1)], "its record was written all the same"
 
 
 def test_drops_wait_until_a_group_is_due(log):
     for counter in range(1, DROPS_PER_WRITE + 1):
         finish(log, counter)
-    log.settle_below(S, DROPS_PER_WRITE)
-    assert log.due_drops(S) == ({}, [])
-    log.settle_below(S, DROPS_PER_WRITE + 1)
-    assert len(log.due_drops(S)[1]) == DROPS_PER_WRITE
-    assert log.due_drops(S) == ({}, []), "once"
-    assert log.due_drops(T) == ({}, [])
+    log.session(S).settle_below(DROPS_PER_WRITE)
+    assert log.session(S).due_drops() == ({}, [])
+    log.session(S).settle_below(DROPS_PER_WRITE + 1)
+    assert len(log.session(S).due_drops()[1]) == DROPS_PER_WRITE
+    assert log.session(S).due_drops() == ({}, []), "once"
+    assert log.session(T).due_drops() == ({}, [])
 
 
 def test_the_watermark_is_written_with_the_drop_and_reads_back(log):
     """A delayed copy that reaches a later owner must find the record or the watermark."""
     for counter in (1, 2):
         finish(log, counter)
-    log.settle_below(S, 3)
-    written, deleted = log.due_drops(S, at_least=2)
+    log.session(S).settle_below(3)
+    written, deleted = log.session(S).due_drops(at_least=2)
     assert deleted == [outcome_field(S, 1), outcome_field(S, 2)]
     later = SessionLog()
     for name, blob in written.items():
         later.adopt(name, blob)
-    assert later.check(S, 2, ARGS)[0] is Seen.FORGOTTEN
-    assert later.check(S, 3, ARGS)[0] is Seen.NEW
+    assert later.session(S).check(2, ARGS)[0] is Seen.FORGOTTEN
+    assert later.session(S).check(3, ARGS)[0] is Seen.NEW
 
 
 def test_sessions_drop_their_own_records_only(log):
     finish(log, 1, session=S)
     finish(log, 1, session=T)
-    log.settle_below(S, 2)
-    assert log.check(T, 1, ARGS)[0] is Seen.RECORDED
-    assert log.due_drops(T, at_least=1) == ({}, [])
+    log.session(S).settle_below(2)
+    assert log.session(T).check(1, ARGS)[0] is Seen.RECORDED
+    assert log.session(T).due_drops(at_least=1) == ({}, [])
 
 
 @pytest.mark.parametrize("watermark_first", [True, False])
@@ -121,21 +128,21 @@ def test_a_stored_record_below_the_watermark_is_never_run_again(log, watermark_f
     ]
     for name, blob in fields if watermark_first else reversed(fields):
         log.adopt(name, blob)
-    assert log.check(S, 2, ARGS)[0] in (Seen.FORGOTTEN, Seen.RECORDED)
-    assert log.check(S, 5, ARGS)[0] is Seen.NEW
+    assert log.session(S).check(2, ARGS)[0] in (Seen.FORGOTTEN, Seen.RECORDED)
+    assert log.session(S).check(5, ARGS)[0] is Seen.NEW
 
 
 def test_what_memory_knows_is_newer_than_what_the_store_says(log):
     newer = Outcome(ARGS, 0, b"newer")
-    log.start(S, 1, ARGS)
+    log.session(S).start(1, Call())
     log.adopt(outcome_field(S, 1), DONE.encode())
-    assert log.check(S, 1, ARGS)[0] is Seen.RUNNING
-    log.finish(S, 1, newer)
+    assert log.session(S).check(1, ARGS)[0] is Seen.RUNNING
+    log.session(S).finish(1, newer)
     log.adopt(outcome_field(S, 1), DONE.encode())
-    assert log.check(S, 1, ARGS) == (Seen.RECORDED, newer)
-    log.settle_below(S, 9)
+    assert log.session(S).check(1, ARGS) == (Seen.RECORDED, newer)
+    log.session(S).settle_below(9)
     log.adopt(watermark_field(S), (2).to_bytes(8, "big"))
-    assert log.check(S, 8, ARGS)[0] is Seen.FORGOTTEN
+    assert log.session(S).check(8, ARGS)[0] is Seen.FORGOTTEN
 
 
 @pytest.mark.parametrize("outcome", [DONE, Outcome(b"\0" * 8, 255, b""), Outcome(ARGS, 1, b"\0")])
