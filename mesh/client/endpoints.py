@@ -15,6 +15,7 @@ from mesh.errors import BadRequest, Unavailable
 
 ENDPOINTS_VARIABLE = "MESH_ENDPOINTS"
 TOKEN_VARIABLE = "MESH_TOKEN"  # noqa: S105 - a variable's name
+NAME_VARIABLE = "MESH_NAME"
 DEFAULT_MESH = "default"
 
 
@@ -39,7 +40,7 @@ def locate(endpoints: Iterable[str], token: str | None, mesh: str) -> Target:
     Args:
         endpoints: as given; none means MESH_ENDPOINTS, and without it the mesh on this machine.
         token: None means MESH_TOKEN, and without it what a mesh on this machine left for its user.
-        mesh: its name; for the mesh on this machine "default" unless named.
+        mesh: its name; the mesh on this machine is the one in MESH_NAME unless named, else "default".
 
     Raises:
         BadRequest: an endpoint is not "host:port".
@@ -51,7 +52,7 @@ def locate(endpoints: Iterable[str], token: str | None, mesh: str) -> Target:
         return Target(parse(given), secret, mesh)
     if variable := os.environ.get(ENDPOINTS_VARIABLE, "").strip():
         return Target(parse((variable,), ENDPOINTS_VARIABLE), secret, mesh)
-    name = mesh or DEFAULT_MESH
+    name = mesh or os.environ.get(NAME_VARIABLE) or DEFAULT_MESH
     state = rundir.read(name)
     if state is None:
         option = "" if name == DEFAULT_MESH else f" --name {name}"

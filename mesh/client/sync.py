@@ -65,7 +65,7 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         target = locate(endpoints, token, mesh)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closing: Future[None] | None = None
         self._inherited = False
         """This is the copy of a client in a forked child."""
@@ -210,7 +210,7 @@ class Client:
     def orphan(self) -> list[int]:
         """See Forkable; the descriptors are the async client's to tell."""
         self._inherited = True
-        self._lock = threading.Lock()  # whoever held it is not here
+        self._lock = threading.RLock()  # whoever held it is not here
         self._unclosed.detach()
         return []
 

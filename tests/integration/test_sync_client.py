@@ -265,6 +265,19 @@ def test_an_interrupted_caller_leaves_the_client_usable(meshed, client):
     assert client.call("KV.incr", key) == 2
 
 
+def test_a_signal_handler_may_call_while_its_thread_submits(meshed, client):
+    def handle(*_: object) -> None:
+        client.call("KV.incr", "signals")
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with client._lock:  # as submit holds it
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert client.call("KV.get", "signals") == 1
+
+
 def test_it_waits_no_longer_than_its_timeout(meshed, client):
     key = meshed.key_of("h-0")
     meshed.vanish("h-0")

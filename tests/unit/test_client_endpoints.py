@@ -15,7 +15,7 @@ from mesh.rundir import RunDir
 def empty_machine(tmp_path, monkeypatch):
     """No variable is set, and no mesh runs."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for variable in ("MESH_ENDPOINTS", "MESH_TOKEN"):
+    for variable in ("MESH_ENDPOINTS", "MESH_NAME", "MESH_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -60,10 +60,13 @@ def test_a_token_is_not_shown():
     assert "secret" not in repr(locate(["a:1"], "secret", ""))
 
 
-def test_the_name_chooses_among_the_meshes_of_this_machine(run):
+def test_the_name_chooses_among_the_meshes_of_this_machine(run, monkeypatch):
     run("default", endpoints=["local:1"])
     run("other", endpoints=["local:2"])
     assert locate([], None, "other") == Target(("local:2",), "", "other")
+    monkeypatch.setenv("MESH_NAME", "other")
+    assert locate([], None, "") == Target(("local:2",), "", "other")
+    assert locate(["given:1"], None, "") == Target(("given:1",))
 
 
 def test_without_any_mesh_the_error_says_what_to_do():
