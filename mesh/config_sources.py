@@ -243,7 +243,7 @@ def _from_toml(path: Path) -> dict[str, Found]:
 
 def _out_of_place(path: Path, text: str, key: str, value: object) -> str:
     where = _at(path, _line_of(text, key))
-    if key in SETTINGS or key in SECRET_FILES:
+    if (key in SETTINGS or key in SECRET_FILES) and not isinstance(value, dict):
         return f"{where}: {key!r} stands outside of the table: put [{_TABLE}] on a line above it"
     what = "table" if isinstance(value, dict) else "setting"
     return f"{where}: unknown {what} {key!r}; every setting stands in the table [{_TABLE}]"

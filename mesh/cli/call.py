@@ -30,7 +30,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Call, and print the reply as JSON."""
     layers = layers_of(arguments)
-    state, timeout = find(layers.value("name")), layers.value("timeout")
+    timeout = layers.value("timeout")
+    state = find(layers.value("name"))
     args = [_read(text) for text in arguments.args]
 
     async def work() -> Any:
