@@ -146,7 +146,9 @@ class RunningMesh:
             if address.sentinels is not None:
                 await check_quorum(address, within_s=config.store_connect_s)
             partitions = await self._recorded_partitions(address)
-            return address, partitions, {"kind": "external", "address": str(address)}
+            failover = "none" if address.sentinels is None else "sentinel"
+            named = {"kind": "external", "address": str(address), "failover": failover}
+            return address, partitions, named
         folder = config.data_folder
         self._store = EmbeddedStore(folder, mesh=config.name, partitions=config.partitions)
         await self._store.start()

@@ -8,6 +8,8 @@ import contextlib
 import signal
 import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -23,6 +25,8 @@ from mesh.testing.load import OpenLoop, Verdict
 RATE = 1000
 _WATCH_S = 1.5
 _READY_S = 30.0
+
+Progress = Callable[[str], None]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -51,13 +55,29 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{time.monotonic() - begun:6.1f} s  {line}")
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    name = f"demo-{time.time():.0f}"
+    log = Path(tempfile.gettempdir()) / f"raymesh-{name}.log"
+    try:
+        code = _run(arguments, name, log, progress)
+    except KeyboardInterrupt:
+        log.unlink(missing_ok=True)
+        raise
+    if code == 0:
+        log.unlink()
+    else:
+        say(f"log: {log}")
+    return code
+
+
+def _run(arguments: argparse.Namespace, name: str, log: Path, progress: Progress) -> int:
     with tempfile.TemporaryDirectory(prefix="raymesh-demo-") as folder:
         config = MeshConfig(
-            name=f"demo-{time.time():.0f}",
+            name=name,
             handlers=arguments.handlers,
             port=0,
             data_dir=folder,
             dashboard=False,
+            log_file=str(log),  # not in that folder: an error names it, and then it has to be there
         )
         mesh = launch(config, progress=progress)
         try:

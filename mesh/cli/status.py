@@ -59,7 +59,8 @@ def render(status: dict[str, Any]) -> str:
         address = f"{node['host']}:{node['port']}"
         lines.append(f"{'store':12}{node['role']:11}{node['pid']:>8}  {address:22}{lag}")
     if "nodes" not in store:
-        lines.append(f"{'store':12}{store.get('address', '')}")
+        failover = ", no failover of its own" if store.get("failover") == "none" else ""
+        lines.append(f"{'store':12}{store.get('address', '')}{failover}")
     lines.append(f"in sync: {', '.join(store['in_sync']) or 'no replicas'}")
     outcomes = "  ".join(f"{k} {v}" for k, v in status["outcomes"].items())
     lines.append(f"calls:   {outcomes}")
