@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from dataclasses import replace
@@ -55,8 +56,9 @@ async def test_a_mesh_is_served_through_a_url_that_names_sentinels(on_redis, emb
 async def test_one_sentinel_that_answers_is_enough(on_redis, embedded, fake, unused_port):
     silent = await fake(SENTINEL=None, CLIENT=None, AUTH=None)
     nodes = (silent.node, ("127.0.0.1", unused_port), embedded.sentinels[0])
-    nodes_found = await find(asking(embedded, nodes=nodes), within_s=30.0)
-    assert sorted(nodes_found) == sorted(embedded.address.nodes)
+    async with asyncio.timeout(10):
+        found = await find(asking(embedded, nodes=nodes), within_s=30.0)
+    assert sorted(found) == sorted(embedded.address.nodes)
 
 
 async def test_a_name_that_nobody_watches_is_told_with_those_that_are(embedded):
