@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from random import Random
+from typing import Any
 
 from mesh.core.messages import Hello
 from mesh.core.table import HandlerRow
@@ -229,11 +230,15 @@ async def _resolve(address: str) -> Iterable[str]:
         return (f"{ip_address(host)}:{port}",)
     try:
         async with asyncio.timeout(_RESOLVE_S):
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, int(port), type=socket.SOCK_STREAM
-            )
+            found = await _look_up(host, int(port))
     except TimeoutError:
         raise Unavailable(f"the name {host!r} was not resolved within {_RESOLVE_S:g} s") from None
     except (OSError, UnicodeError) as error:
         raise Unavailable(f"the name {host!r} cannot be resolved: {error}") from None
     return dict.fromkeys(f"{where[0]}:{port}" for *_, where in found)
+
+
+async def _look_up(host: str, port: int) -> list[Any]:
+    """What the resolver says."""
+    loop = asyncio.get_running_loop()
+    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 
@@ -10,6 +11,7 @@ import pytest
 from mesh_in_process import NAME, PARTITIONS, InProcess
 
 import mesh
+from mesh.client import links
 from mesh.client.aio import AsyncClient
 from mesh.core.messages import Welcome
 from mesh.errors import Unavailable
@@ -19,28 +21,21 @@ HERE, THERE = "127.0.0.1", "127.0.0.2"
 
 
 @pytest.fixture
-def anyio_backend():
-    """asyncio's own loop asks Python's resolver, which a test can stand in for."""
-    return ("asyncio", {"use_uvloop": False})
-
-
-@pytest.fixture
 def names(monkeypatch):
-    """What each name stands for; changed by the test."""
+    """What each name that ends with .test stands for; changed by the test."""
     names: dict[str, list[str]] = {}
-    resolve = socket.getaddrinfo
+    look_up = links._look_up
 
-    def getaddrinfo(host, port, *args, **options):
-        if isinstance(host, str) and host.endswith(".test"):
-            if host not in names:
-                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-            return [
-                (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-                for address in names[host]
-            ]
-        return resolve(host, port, *args, **options)
+    async def stand_in(host: str, port: int):
+        if not host.endswith(".test"):
+            return await look_up(host, port)
+        if host not in names:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in names[host]
+        ]
 
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(links, "_look_up", stand_in)
     return names
 
 
@@ -49,6 +44,7 @@ class Greeter:
 
     def __init__(self) -> None:
         self.writers: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+        self.all: list[asyncio.StreamWriter] = []
         self.server: asyncio.Server
 
     async def listen(self, host: str, port: int) -> int:
@@ -58,6 +54,7 @@ class Greeter:
     async def _welcome(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(Welcome(NAME, "supervisor", "s-0", b"nonce", PARTITIONS).frame())
         self.writers.put_nowait(writer)
+        self.all.append(writer)
 
     async def connected(self) -> asyncio.StreamWriter:
         async with asyncio.timeout(5):
@@ -65,8 +62,10 @@ class Greeter:
 
     async def stop(self) -> None:
         self.server.close()
-        while not self.writers.empty():
-            self.writers.get_nowait().transport.abort()
+        for writer in self.all:
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 @pytest.fixture
