@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -259,7 +259,7 @@ class Node:
         """Once this turn's frames are all taken in, let the store loops see what has come together."""
         if not self._turning:
             self._turning = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._or_end, self._turn)
 
     def _turn(self) -> None:
         self._turning = False
@@ -286,7 +286,8 @@ class Node:
             return
         grant = self._core.grant
         written = self._store.commit(batch.lane, grant, batch.seq, renewal, batch.entries)
-        written.add_done_callback(partial(self._on_committed, batch, renewal, delay))
+        judge = partial(self._on_committed, batch, renewal, delay)
+        written.add_done_callback(partial(self._or_end, judge))
 
     def _on_committed(
         self, batch: Batch, renewal: int, delay: float, written: asyncio.Future[CommitReply]
@@ -300,11 +301,6 @@ class Node:
             log.warning("store unreachable, batch %d waits: %s", batch.seq, error)
         except StoreRefused as error:
             log.warning("store refused, batch %d waits: %s", batch.seq, error)
-        except Exception:
-            # Its callers would wait for ever; a dead process is noticed within milliseconds.
-            log.critical("batch %d failed, this handler ends", batch.seq, exc_info=True)
-            self.ended.set()
-            return
         else:
             if self._core.on_commit(batch, reply, clock.now()):
                 self._idle_lanes.append(batch.lane)
@@ -314,11 +310,21 @@ class Node:
                 # Written, and short of a replica: sending it again asks anew. A store may say so
                 # without any delay of its own, and calls have to go on.
                 again = partial(self._commit, batch, renewal, delay)
-                self._loop.call_later(_ASK_AGAIN_S, again)
+                self._loop.call_later(_ASK_AGAIN_S, self._or_end, again)
                 return
             log.warning("store says %s, batch %d waits", reply.status.value, batch.seq)
         again = partial(self._commit, batch, renewal, min(_MAX_RETRY_S, delay * 2))
-        self._loop.call_later(delay, again)
+        self._loop.call_later(delay, self._or_end, again)
+
+    def _or_end(self, step: Callable[..., None], *arguments: object) -> None:
+        """A step of committing that fails in an unforeseen way ends this handler, as a task's failure does:
+        its lane would stay taken, and its callers wait for ever.
+        """
+        try:
+            step(*arguments)
+        except Exception:
+            log.critical("a commit failed, this handler ends", exc_info=True)
+            self.ended.set()
 
     async def _run_reads(self) -> None:
         delay = _RETRY_S

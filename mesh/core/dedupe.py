@@ -86,7 +86,7 @@ class Session:
         dropped: counters whose records are to be deleted with a later commit.
     """
 
-    __slots__ = ("_prefix", "dropped", "number", "records", "running", "watermark")
+    __slots__ = ("dropped", "number", "records", "running", "watermark")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -94,11 +94,6 @@ class Session:
         self.records: dict[int, Outcome] = {}
         self.running: dict[int, Running] = {}
         self.dropped: list[int] = []
-        self._prefix = OUTCOME_PREFIX + number.to_bytes(8, "big")
-
-    def field(self, counter: int) -> bytes:
-        """Name of that call's record in its partition's hash."""
-        return self._prefix + counter.to_bytes(8, "big")
 
     def check(self, counter: int, digest: bytes) -> tuple[Seen, Outcome | None]:
         """What is known of the id; with RECORDED comes its outcome."""
@@ -149,7 +144,7 @@ class Session:
         """
         if len(self.dropped) < at_least:
             return {}, []
-        deleted = [self.field(counter) for counter in self.dropped]
+        deleted = [outcome_field(self.number, counter) for counter in self.dropped]
         self.dropped = []
         return {watermark_field(self.number): self.watermark.to_bytes(8, "big")}, deleted
 

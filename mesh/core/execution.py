@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 
-from mesh.core.dedupe import Outcome, Seen, Session
+from mesh.core.dedupe import Outcome, Seen, Session, outcome_field
 from mesh.core.keyspace import MAX_KEY_BYTES, partition_of
 from mesh.core.tenure import Conn, Effect, Pending, Slot, Tenure, state_field
 from mesh.core.wire import Limits, Request, Status, pack_reply
@@ -176,7 +176,7 @@ def _run_command(tenure: Tenure, slot: Slot, session: Session, pending: Pending)
     counter = pending.request.counter
     outcome = Outcome(pending.digest, status, payload)
     fields, deleted = session.due_drops()
-    fields[session.field(counter)] = outcome.encode()
+    fields[outcome_field(session.number, counter)] = outcome.encode()
     if after is not before:
         # A key that is back at its defaults reads the same as one that was never written.
         if after == slot.spec.default_blob:

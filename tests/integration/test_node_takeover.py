@@ -191,3 +191,27 @@ async def test_a_stopped_handler_ends_in_good_order(meshed):
     async with asyncio.timeout(5):
         await asyncio.gather(*(node.ended.wait() for node in nodes))
         await meshed.supervisor.ended.wait()
+
+
+@pytest.mark.parametrize("failing", ["next_batch", "on_commit", "settle"])
+async def test_a_handler_whose_committing_fails_unforeseen_ends_and_is_replaced(
+    meshed, monkeypatch, failing
+):
+    """It would keep its lane, and its callers would wait for ever."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    node = next(iter(meshed.nodes.values()))
+    monkeypatch.setattr(node._core, failing, fail)
+    client = await meshed.connect()
+    key = next(
+        key
+        for key in map("k{}".format, range(1000))
+        if partition_of(key.encode(), PARTITIONS) in node._core._tenures
+    )
+    call = asyncio.create_task(client.call("KV.incr", key))
+    async with asyncio.timeout(5):
+        await node.ended.wait()
+    await meshed.kill(node.settings.id)
+    assert await call == 1
