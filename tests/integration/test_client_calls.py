@@ -13,7 +13,7 @@ from mesh_in_process import PARTITIONS, InProcess
 import mesh
 from mesh.client.aio import AsyncClient
 from mesh.client.stats import ClientStats
-from mesh.core import execution
+from mesh.core import running
 from mesh.core.keyspace import partition_of
 from mesh.core.messages import Welcome
 from mesh.core.table import HandlerRow
@@ -140,7 +140,7 @@ async def test_a_timeout_that_is_no_time_is_refused(client, timeout):
 
 
 async def test_a_reply_that_cannot_be_decoded_is_told_as_executed(client, monkeypatch):
-    monkeypatch.setattr(execution, "_pack_result", lambda _: b"\x81\x91\x01\x02")
+    monkeypatch.setattr(running, "_pack_result", lambda _: b"\x81\x91\x01\x02")
     with pytest.raises(ProtocolError, match="was executed, its reply cannot be decoded") as caught:
         await client.call("KV.put", "a", 1)
     assert caught.value.executed is True

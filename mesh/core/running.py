@@ -1,0 +1,131 @@
+"""Running a method: against memory, its result or its error, the change that has to be committed.
+
+A command that raises leaves the state as it was; its error is an outcome like any other. A query answers
+from what is acknowledged, and one that writes changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from mesh.core.dedupe import Outcome, Session, outcome_field
+from mesh.core.tenure import Effect, Pending, Slot, Tenure
+from mesh.core.wire import Status
+
+MAX_VALUE_BYTES = 1024 * 1024
+_NONE: bytes = msgpack.packb(None)
+_PLAIN = (type(None), bool, int, float)
+_SCALARS = frozenset({bool, int, float, str, bytes})
+_MAX_TEXT = 4096
+_MAX_DETAILS = 32
+
+
+def run_query(slot: Slot, pending: Pending) -> tuple[int, bytes]:
+    """Status and payload of the answer, from acknowledged state."""
+    instance = slot.readable()
+    try:
+        result = pending.method.function(instance, *pending.args, **pending.kwargs)
+        payload = _pack_result(result)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
+        status, payload = Status.ENTITY_ERROR, pack_error(error)
+    else:
+        status = Status.OK
+    if _wrote(slot, instance):
+        if instance is slot.instance:
+            slot.rebuild()
+        slot.image = None
+        refusal = TypeError(
+            f"query {pending.method.name} changed the state; make it a @mesh.command"
+        )
+        return Status.ENTITY_ERROR, pack_error(refusal)
+    return status, payload
+
+
+def _wrote(slot: Slot, instance: Any) -> bool:
+    before = slot.blob if instance is slot.instance else slot.acked
+    try:
+        return slot.spec.encode(instance, slot.extra) != before
+    except (TypeError, ValueError):
+        return True
+
+
+def run_command(tenure: Tenure, slot: Slot, session: Session, pending: Pending) -> Effect:
+    """Run it against memory; what comes back has to be committed before anyone is answered."""
+    before = slot.blob
+    try:
+        result = pending.method.function(slot.instance, *pending.args, **pending.kwargs)
+        payload = _pack_result(result)
+        after = _pack_state(slot)
+        status = Status.OK
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
+        slot.rebuild()
+        after, status, payload = before, Status.ENTITY_ERROR, pack_error(error)
+    if after == before:
+        after = before
+    slot.blob = after
+    slot.pending += 1
+    counter = pending.request.counter
+    outcome = Outcome(pending.digest, status, payload)
+    fields, deleted = session.due_drops()
+    fields[outcome_field(session.number, counter)] = outcome.encode()
+    if after is not before:
+        # A key that is back at its defaults reads the same as one that was never written.
+        if after == slot.spec.default_blob:
+            deleted.append(pending.field)
+        else:
+            fields[pending.field] = after
+    effect = Effect(tenure, slot, after, session, pending, outcome, fields, deleted)
+    session.start(counter, effect)
+    return effect
+
+
+def _pack_state(slot: Slot) -> bytes:
+    state = slot.encode()
+    if len(state) > MAX_VALUE_BYTES:
+        raise ValueError(f"state of {len(state)} bytes is over the limit of {MAX_VALUE_BYTES}")
+    return state
+
+
+def _pack_result(result: Any) -> bytes:
+    if result is None:
+        return _NONE
+    payload: bytes = msgpack.packb(result)
+    if len(payload) > MAX_VALUE_BYTES:
+        raise ValueError(f"reply of {len(payload)} bytes is over the limit of {MAX_VALUE_BYTES}")
+    if type(result) not in _SCALARS:
+        # A map whose keys are tuples can be packed, and by nobody be unpacked. Once it is committed
+        # it is too late to say so: a retry gets the very same bytes.
+        try:
+            msgpack.unpackb(payload, strict_map_key=False)
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+            raise ValueError(f"its caller could not decode this reply: {error!r:.200}") from None
+    return payload
+
+
+def pack_error(error: BaseException) -> bytes:
+    """An exception as the caller gets it: [type, message, plain arguments].
+
+    Bounded, since it is recorded and sent like any reply, and total: neither an exception that cannot
+    be shown nor one that carries megabytes may take the handler with it.
+    """
+    name = type(error).__name__
+    try:
+        details = [_detail(a) for a in error.args[:_MAX_DETAILS]]
+        blob: bytes = msgpack.packb([name, str(error)[:_MAX_TEXT], details])
+    except Exception:  # noqa: BLE001 - __str__ and __repr__ are a user's code too
+        blob = msgpack.packb([name, "its message cannot be shown", []])
+    return blob
+
+
+def _detail(value: Any) -> Any:
+    if isinstance(value, str | bytes):
+        return value[:_MAX_TEXT]
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return f"an integer of {value.bit_length()} bits"
+    return value if isinstance(value, _PLAIN) else repr(value)[:200]
