@@ -1,7 +1,7 @@
 """A warden without Ray: one for each node, the witness of its handlers' exits.
 
-It holds a pidfd on each local handler and reports an exit to the supervisors the moment the kernel
-says so. It decides nothing, and it holds no state that a restart could get wrong: what it cannot
+It holds a pidfd and a wire on each local handler and reports a death to the supervisors the moment it
+is certain. It decides nothing, and it holds no state that a restart could get wrong: what it cannot
 prove it does not say.
 """
 

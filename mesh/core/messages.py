@@ -226,7 +226,7 @@ class WardenHere(Message):
 
 @dataclass(frozen=True, slots=True)
 class Exited(Message):
-    """A warden's proof: the pidfd of that process became readable `ago_ms` before this was sent."""
+    """A warden's proof, of `ago_ms` before it was sent: that process executes nothing any more."""
 
     nonce: bytes
     ago_ms: float

@@ -29,7 +29,7 @@ class ConnectionLost:
 
 @dataclass(frozen=True, slots=True)
 class ProcessExited:
-    """A warden's pidfd says so: proof. `at` is when it became readable."""
+    """A warden has the proof that it executes nothing any more, since `at`; its sockets may still be open."""
 
     nonce: bytes
     at: float
