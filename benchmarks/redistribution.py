@@ -4,7 +4,7 @@ An open loop calls a mesh of handlers at a fixed rate; one handler after the oth
 SIGKILL. For each kill: how far the supervisor was after how many milliseconds, when each of the
 dead handler's partitions gave its first good answer, and the slowest call that the client saw,
 counted from when it was due. All of it is set against the floor of the same run, SIGKILL → pidfd
-readable: nobody can know of the death earlier.
+readable: when the kernel tells anybody else of the death.
 """
 
 from __future__ import annotations

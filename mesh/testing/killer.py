@@ -1,8 +1,8 @@
 """Killing a process and timing the kernel: SIGKILL → pidfd readable, in a process that does nothing else.
 
-That span is the floor of any detection by exit: nobody can know earlier for certain. It is measured
-beside the load, in the same run, since most of it is the kernel tearing the victim's memory down
-while others run.
+That span is the floor of any detection by exit; a mesh whose wires are strung (mesh.net.tripwire) is
+below it. It is measured beside the load, in the same run, since most of it is the kernel tearing the
+victim's memory down while others run.
 """
 
 from __future__ import annotations
