@@ -77,8 +77,8 @@ class Codec:
         for codec in codecs:
             self.add(codec)
         self._top = _Level(self, 0)
+        self._readers: dict[int | None, Callable[[bytes], Any]] = {}
         self.pack = self._top.pack
-        self._hook = self._top.hook
 
     def __repr__(self) -> str:
         return f"Codec({', '.join(sorted(self._by_name))})"
@@ -94,13 +94,14 @@ class Codec:
         Raises:
             ValueError: it is none, or of a type that is not declared here.
         """
-        try:
-            if most is None:
-                return msgpack.unpackb(blob, strict_map_key=False, timestamp=3, ext_hook=self._hook)
-            return self._top.unpack(blob, most)
-        except _UNDECODABLE as error:
-            reason = str(error) if isinstance(error, ValueError) and str(error) else repr(error)
-            raise ValueError(reason[:400]) from error
+        return self.reader(most)(blob)
+
+    def reader(self, most: int | None = None) -> Callable[[bytes], Any]:
+        """`unpack` with that limit, ready to be called again and again; made once for each limit."""
+        reader = self._readers.get(most)
+        if reader is None:
+            reader = self._readers[most] = _told_as_value_error(self._top.reader(most))
+        return reader
 
     def add(self, codec: TypeCodec[Any] | type) -> None:
         """Declare a type.
@@ -159,14 +160,14 @@ class Codec:
 class _Level:
     """Packing and unpacking inside a number of extension types."""
 
-    __slots__ = ("_codec", "_depth", "_free", "_inner", "hook")
+    __slots__ = ("_codec", "_depth", "_free", "_inner", "_readers")
 
     def __init__(self, codec: Codec, depth: int) -> None:
         self._codec = codec
         self._depth = depth
         self._free: list[msgpack.Packer] = []
         self._inner: _Level | None = None
-        self.hook = partial(self._decode, None)
+        self._readers: dict[int | None, Callable[[bytes], Any]] = {}
 
     def pack(self, value: Any) -> bytes:
         free = self._free
@@ -180,17 +181,26 @@ class _Level:
             free.append(packer)
         return blob
 
-    def unpack(self, blob: bytes, most: int | None) -> Any:
-        if most is None:
-            return msgpack.unpackb(blob, strict_map_key=False, timestamp=3, ext_hook=self.hook)
-        return msgpack.unpackb(
-            blob,
-            strict_map_key=False,
-            timestamp=3,
-            ext_hook=partial(self._decode, most),
-            max_array_len=most,
-            max_map_len=most,
-        )
+    def reader(self, most: int | None) -> Callable[[bytes], Any]:
+        known = self._readers.get(most)
+        if known is not None:
+            return known
+        hook = partial(self._decode, most)
+        unpackb = msgpack.unpackb
+        limit = -1 if most is None else most  # -1: as much as the bytes can hold
+
+        def read(blob: bytes) -> Any:
+            return unpackb(
+                blob,
+                strict_map_key=False,
+                timestamp=3,
+                ext_hook=hook,
+                max_array_len=limit,
+                max_map_len=limit,
+            )
+
+        self._readers[most] = read
+        return read
 
     def _next(self) -> _Level:
         inner = self._inner
@@ -219,7 +229,7 @@ class _Level:
         return msgpack.ExtType(NAMED, inner.pack([declared.name, declared.encode(value)]))
 
     def _decode(self, most: int | None, code: int, data: bytes) -> Any:
-        parts = self._next().unpack(data, most)
+        parts = self._next().reader(most)(data)
         if code == NAMED:
             if type(parts) is not list or len(parts) != 2:
                 raise ValueError(f"a value of a declared type is [name, parts], not {parts!r:.80}")
@@ -228,6 +238,17 @@ class _Level:
         if ext is None:
             raise ValueError(f"extension type {code} is not known to this version")
         return ext.decode(parts)
+
+
+def _told_as_value_error(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def reader(blob: bytes) -> Any:
+        try:
+            return read(blob)
+        except _UNDECODABLE as error:
+            reason = str(error) if isinstance(error, ValueError) and str(error) else repr(error)
+            raise ValueError(reason[:400]) from error
+
+    return reader
 
 
 def refuse_lookalikes(value: Any) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mesh.codec import pack
 from mesh.errors import BadRequest, SetupError
 from mesh.kv import KV
 from mesh.methods import Method
 from mesh.specs import EntitySpec, spec_of
 
-RUNS_ASYNC = False
-"""Whether mesh.core.execution runs async methods; until it does, they are refused when a mesh comes up."""
+_FIXSTR_END = 0xC0
 
 
 class Registry:
@@ -19,6 +19,7 @@ class Registry:
     def __init__(self, classes: Iterable[type]) -> None:
         self._specs: dict[str, EntitySpec] = {}
         self._methods: dict[str, tuple[EntitySpec, Method]] = {}
+        self._packed: dict[bytes, tuple[EntitySpec, Method]] = {}
         for cls in dict.fromkeys((KV, *classes)):
             spec = spec_of(cls)
             other = self._specs.get(spec.name)
@@ -29,11 +30,8 @@ class Registry:
             self._specs[spec.name] = spec
             spec.codec.resolve()
             for method_name, method in spec.methods.items():
-                if method.is_async and not RUNS_ASYNC:
-                    raise SetupError(
-                        f"{method.function.__qualname__} is async, and this version runs plain functions only"
-                    )
-                self._methods[f"{spec.name}.{method_name}"] = (spec, method)
+                name = f"{spec.name}.{method_name}"
+                self._methods[name] = self._packed[pack(name)] = (spec, method)
 
     def spec(self, name: str) -> EntitySpec | None:
         """The entity of that name, if the mesh serves it."""
@@ -57,6 +55,15 @@ class Registry:
         raise BadRequest(
             f"{entity_name} has no method {method!r:.80}; it has {sorted(spec.methods)}"
         )
+
+    def at_front(self, payload: bytes) -> tuple[EntitySpec, Method] | None:
+        """The method whose packed name is the first element of that list; None if that is not so."""
+        if len(payload) < 3:
+            return None
+        # A string of up to 31 bytes has its length in its first byte, one of up to 255 in its second.
+        size = payload[1]
+        end = size - 0x9E if size < _FIXSTR_END else 3 + payload[2]
+        return self._packed.get(payload[1:end])
 
 
 def _path(cls: type) -> str:

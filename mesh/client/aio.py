@@ -16,21 +16,28 @@ from random import Random
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-import msgpack
-
 from mesh.client import forks
 from mesh.client.connecting import Connecting
 from mesh.client.endpoints import Target, locate
 from mesh.client.links import Links
 from mesh.client.proxy import Entity
 from mesh.client.stats import ClientStats, Tally
-from mesh.core.calling import UNDECODABLE, Call, ClientCore, Result
+from mesh.codec import PLAIN_CODEC, Codec
+from mesh.core.calling import Call, ClientCore, Result
 from mesh.core.keyspace import key_bytes, partition_of
 from mesh.core.messages import Hello
+from mesh.core.payload import pack_call
 from mesh.core.table import Table
 from mesh.core.wire import Kind, unpack_reply
 from mesh.entities import MethodRef, spec_of
-from mesh.errors import AuthenticationError, BadRequest, MeshError, ProtocolError, Unavailable
+from mesh.errors import (
+    AuthenticationError,
+    BadRequest,
+    EntityError,
+    MeshError,
+    ProtocolError,
+    Unavailable,
+)
 from mesh.ids import new_session
 from mesh.net import clock
 from mesh.net.connection import Connection
@@ -42,6 +49,9 @@ DEFAULT_TIMEOUT_S = 10.0
 MAX_TIMEOUT_S = 86_400.0
 """How long a handler keeps what it needs to recognise a call that is sent again."""
 MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
+BY_NAME = (
+    "; called by name, it is not known which types the entity declares: call through the class"
+)
 CLOSED = "this client is closed; connect anew"
 
 
@@ -158,7 +168,7 @@ class AsyncClient:
             OutcomeUnknown: sent, and no verdict in time, or before the client was closed.
             ProtocolError: executed, and its reply cannot be decoded.
         """
-        partition, payload = self._encode(method, key, args, kwargs, timeout)
+        partition, payload, codec = self._encode(method, key, args, kwargs, timeout)
         future: asyncio.Future[Result] = self._loop.create_future()
         call = self._begin(partition, payload, timeout, _settle(future))
         try:
@@ -166,7 +176,7 @@ class AsyncClient:
         except BaseException:
             self._cancel(call)
             raise
-        return self._value(result, partition)
+        return self._value(result, partition, codec)
 
     def entity(self, cls: type, key: str | bytes) -> Entity:
         """One key of one entity: `await client.entity(Account, "alice").deposit(5)`."""
@@ -226,21 +236,22 @@ class AsyncClient:
         args: tuple[Any, ...],
         kwargs: Any,
         timeout: float,
-    ) -> tuple[int, bytes]:
-        """Check a call and write it down; in any thread."""
+    ) -> tuple[int, bytes, Codec]:
+        """Check a call and write it down, and say what its reply is read with; in any thread."""
         raw = key_bytes(key)
         if isinstance(method, MethodRef):
-            method.method.check(list(args), kwargs)
-            name = method.name
+            method.method.check(args, kwargs)
+            spec = spec_of(method.owner)
+            name, codec = f"{spec.name}.{method.method.name}", spec.codec
         elif "." in method:
-            name = method
+            name, codec = method, PLAIN_CODEC
         else:
             raise BadRequest(f'method must be Entity.method or "Entity.method", not {method!r:.80}')
-        message = [name, raw, args, kwargs] if kwargs else [name, raw, args]
         try:
-            payload: bytes = msgpack.packb(message)
-        except (TypeError, OverflowError, ValueError) as error:
-            raise BadRequest(f"arguments of {name} cannot be sent: {error}") from None
+            payload = pack_call(codec, name, raw, args, kwargs)
+        except (TypeError, ValueError) as error:
+            hint = BY_NAME if codec is PLAIN_CODEC else ""
+            raise BadRequest(f"arguments of {name} cannot be sent: {error}{hint}") from None
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise BadRequest(
                 f"arguments of {name} take {len(payload)} bytes, the limit is {MAX_PAYLOAD_BYTES}"
@@ -251,7 +262,7 @@ class AsyncClient:
             raise BadRequest(
                 f"timeout must be above 0 seconds and up to {MAX_TIMEOUT_S:g}, not {timeout!r}"
             )
-        return partition_of(raw, self._partitions), payload
+        return partition_of(raw, self._partitions), payload, codec
 
     def _begin(
         self, partition: int, payload: bytes, timeout: float, done: Callable[[Result], None]
@@ -268,22 +279,26 @@ class AsyncClient:
         self._tally.cancelled += 1
         self._core.cancel(call)
 
-    def _value(self, result: Result, partition: int) -> Any:
+    def _value(self, result: Result, partition: int, codec: Codec) -> Any:
         """What its caller gets, returned or raised, and counted."""
         error = result.error
-        if error is None:
-            try:
-                value = msgpack.unpackb(result.payload, strict_map_key=False)
-            except UNDECODABLE as cause:
-                error = ProtocolError(
-                    f"the call was executed, its reply cannot be decoded: {cause!r:.200}",
-                    executed=True,
-                    partition=partition,
-                )
-                error.__cause__ = cause
-            else:
+        try:
+            if error is None:
+                value = codec.unpack(result.payload)
                 self._tally.ok += 1
                 return value
+            if isinstance(error, EntityError):
+                # Still as the handler wrote them: the core knows no codec.
+                packed: Any = error.details
+                error.details = codec.unpack(packed)
+        except ValueError as cause:
+            what = "reply" if error is None else f"error ({error.message})"
+            error = ProtocolError(
+                f"the call was executed, its {what} cannot be decoded: {cause}",
+                executed=True,
+                partition=partition,
+            )
+            error.__cause__ = cause
         self._tally.failed(error)
         raise error
 

@@ -31,6 +31,7 @@ from mesh.client.endpoints import locate
 from mesh.client.loop_thread import LoopThread
 from mesh.client.proxy import Entity
 from mesh.client.stats import ClientStats
+from mesh.codec import Codec
 from mesh.core.calling import Call, Result
 from mesh.core.table import Table
 from mesh.entities import MethodRef, spec_of
@@ -133,11 +134,11 @@ class Client:
             BadRequest: what can be seen without asking the mesh.
             Unavailable: the client is closed.
         """
-        partition, payload = self._client._encode(method, key, args, kwargs, timeout)
+        partition, payload, codec = self._client._encode(method, key, args, kwargs, timeout)
         future = CallFuture(self)
         with self._lock:
             if self._closing is None:
-                self._thread.post(self._begin, future, partition, payload, timeout)
+                self._thread.post(self._begin, future, partition, payload, codec, timeout)
                 return future
         if self._leaving and threading.current_thread() is not threading.main_thread():
             return future  # which nothing settles: this thread ends with the process, quietly
@@ -233,21 +234,23 @@ class Client:
 
     # ------------------------------------------------------- on the loop's thread
 
-    def _begin(self, future: CallFuture, partition: int, payload: bytes, timeout: float) -> None:
+    def _begin(
+        self, future: CallFuture, partition: int, payload: bytes, codec: Codec, timeout: float
+    ) -> None:
         if future.cancelled():
             self._client._tally.started += 1
             self._client._tally.cancelled += 1
             future.set_running_or_notify_cancel()
             return
-        done = partial(self._finish, future, partition)
+        done = partial(self._finish, future, partition, codec)
         future.begun = self._client._begin(partition, payload, timeout, done)
 
-    def _finish(self, future: CallFuture, partition: int, result: Result) -> None:
+    def _finish(self, future: CallFuture, partition: int, codec: Codec, result: Result) -> None:
         if not future.set_running_or_notify_cancel():
             self._client._tally.cancelled += 1
             return
         try:
-            value = self._client._value(result, partition)
+            value = self._client._value(result, partition, codec)
         except Exception as error:  # noqa: BLE001 - whatever it is, a thread waits to hear of it
             future.set_exception(error)
         else:

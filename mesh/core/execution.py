@@ -7,14 +7,14 @@ before it is told, like any other outcome, since a retry has to get the same (co
 from __future__ import annotations
 
 import enum
-from hashlib import blake2b
 
 import msgpack
 
 from mesh.core.dedupe import Seen
-from mesh.core.keyspace import MAX_KEY_BYTES, partition_of
+from mesh.core.keyspace import partition_of
+from mesh.core.payload import unpack_call
 from mesh.core.running import run_command, run_query
-from mesh.core.tenure import Conn, Effect, Pending, Slot, Tenure, state_field
+from mesh.core.tenure import Conn, Effect, Pending, Slot, Tenure
 from mesh.core.wire import Limits, Request, Status, pack_reply
 from mesh.entities import Registry
 from mesh.errors import BadRequest
@@ -31,39 +31,27 @@ class Step(enum.Enum):
 def admit(
     conn: Conn, request: Request, registry: Registry, partitions: int, now: float, limits: Limits
 ) -> Pending:
-    """Decode an admitted request's payload: [method, key, args] or [method, key, args, kwargs].
+    """Decode an admitted request's payload.
 
     Raises:
         BadRequest: it is malformed, over a limit, of an unknown method, or for another partition's key.
     """
-    most = limits.payload_elements
-    try:
-        value = msgpack.unpackb(
-            request.payload, max_array_len=most, max_map_len=most, max_ext_len=0
-        )
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        raise BadRequest(f"arguments cannot be decoded: {error!r:.200}") from None
-    if not isinstance(value, list) or len(value) not in (3, 4):
-        raise BadRequest("a request is [method, key, args] or [method, key, args, kwargs]")
-    name, key, args, kwargs = (*value, {})[:4]
-    if not (isinstance(name, str) and isinstance(args, list) and isinstance(kwargs, dict)):
-        raise BadRequest(f"a request is [method, key, args, kwargs], not {value!r:.120}")
-    if not isinstance(key, bytes) or not 1 <= len(key) <= MAX_KEY_BYTES:
-        raise BadRequest(f"a key is 1 to {MAX_KEY_BYTES} bytes, not {key!r:.80}")
+    spec, method, key, args, kwargs, meta, digest = unpack_call(
+        request.payload, registry, limits.payload_elements
+    )
     if partition_of(key, partitions) != request.partition:
         raise BadRequest(f"key {key!r:.80} does not belong to partition {request.partition}")
-    spec, method = registry.find(name)
-    method.check(args, kwargs)
     return Pending(
         conn,
         request,
         now + request.deadline_ms / 1000,
         spec,
         method,
-        state_field(spec.name, key),
+        key,
         args,
         kwargs,
-        blake2b(request.payload, digest_size=8).digest(),
+        meta,
+        digest,
     )
 
 

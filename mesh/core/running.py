@@ -10,15 +10,18 @@ from typing import Any
 
 import msgpack
 
+from mesh.codec import Codec
 from mesh.core.dedupe import Outcome, Session, outcome_field
 from mesh.core.tenure import Effect, Pending, Slot, Tenure
 from mesh.core.wire import Status
 
 MAX_VALUE_BYTES = 1024 * 1024
 _NONE: bytes = msgpack.packb(None)
-_PLAIN = (type(None), bool, int, float)
+_NO_DETAILS: bytes = msgpack.packb([])
 _SCALARS = frozenset({bool, int, float, str, bytes})
 _MAX_TEXT = 4096
+_MAX_DETAIL_BYTES = 4 * _MAX_TEXT
+"""Of one argument; as much as the longest text takes."""
 _MAX_DETAILS = 32
 
 
@@ -27,11 +30,11 @@ def run_query(slot: Slot, pending: Pending) -> tuple[int, bytes]:
     instance = slot.readable()
     try:
         result = pending.method.function(instance, *pending.args, **pending.kwargs)
-        payload = _pack_result(result)
+        payload = _pack_result(slot, result)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
-        status, payload = Status.ENTITY_ERROR, pack_error(error)
+        status, payload = Status.ENTITY_ERROR, pack_error(error, slot.spec.codec)
     else:
         status = Status.OK
     if _wrote(slot, instance):
@@ -41,7 +44,7 @@ def run_query(slot: Slot, pending: Pending) -> tuple[int, bytes]:
         refusal = TypeError(
             f"query {pending.method.name} changed the state; make it a @mesh.command"
         )
-        return Status.ENTITY_ERROR, pack_error(refusal)
+        return Status.ENTITY_ERROR, pack_error(refusal, slot.spec.codec)
     return status, payload
 
 
@@ -58,14 +61,14 @@ def run_command(tenure: Tenure, slot: Slot, session: Session, pending: Pending) 
     before = slot.blob
     try:
         result = pending.method.function(slot.instance, *pending.args, **pending.kwargs)
-        payload = _pack_result(result)
+        payload = _pack_result(slot, result)
         after = _pack_state(slot)
         status = Status.OK
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
         slot.rebuild()
-        after, status, payload = before, Status.ENTITY_ERROR, pack_error(error)
+        after, status, payload = before, Status.ENTITY_ERROR, pack_error(error, slot.spec.codec)
     if after == before:
         after = before
     slot.blob = after
@@ -92,40 +95,45 @@ def _pack_state(slot: Slot) -> bytes:
     return state
 
 
-def _pack_result(result: Any) -> bytes:
+def _pack_result(slot: Slot, result: Any) -> bytes:
     if result is None:
         return _NONE
-    payload: bytes = msgpack.packb(result)
+    codec = slot.spec.codec
+    payload = codec.pack(result)
     if len(payload) > MAX_VALUE_BYTES:
         raise ValueError(f"reply of {len(payload)} bytes is over the limit of {MAX_VALUE_BYTES}")
     if type(result) not in _SCALARS:
-        # A map whose keys are tuples can be packed, and by nobody be unpacked. Once it is committed
-        # it is too late to say so: a retry gets the very same bytes.
+        # Once it is committed it is too late to say so: a retry gets the very same bytes.
         try:
-            msgpack.unpackb(payload, strict_map_key=False)
-        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-            raise ValueError(f"its caller could not decode this reply: {error!r:.200}") from None
+            codec.unpack(payload)
+        except ValueError as error:
+            raise ValueError(f"its caller could not decode this reply: {error}") from None
     return payload
 
 
-def pack_error(error: BaseException) -> bytes:
-    """An exception as the caller gets it: [type, message, plain arguments].
+def pack_error(error: BaseException, codec: Codec) -> bytes:
+    """An exception as the caller gets it: [type, message, its arguments as the entity's codec writes them].
 
     Bounded, since it is recorded and sent like any reply, and total: neither an exception that cannot
     be shown nor one that carries megabytes may take the handler with it.
     """
-    name = type(error).__name__
+    name = type(error).__name__.encode(errors="replace").decode()
     try:
-        details = [_detail(a) for a in error.args[:_MAX_DETAILS]]
-        blob: bytes = msgpack.packb([name, str(error)[:_MAX_TEXT], details])
+        details = codec.pack([_detail(a, codec) for a in error.args[:_MAX_DETAILS]])
+        message = str(error)[:_MAX_TEXT].encode(errors="replace").decode()
+        blob: bytes = msgpack.packb([name, message, details])
     except Exception:  # noqa: BLE001 - __str__ and __repr__ are a user's code too
-        blob = msgpack.packb([name, "its message cannot be shown", []])
+        blob = msgpack.packb([name, "its message cannot be shown", _NO_DETAILS])
     return blob
 
 
-def _detail(value: Any) -> Any:
+def _detail(value: Any, codec: Codec) -> Any:
+    """The value itself where it can be sent and is not large, else what it looks like."""
     if isinstance(value, str | bytes):
-        return value[:_MAX_TEXT]
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-        return f"an integer of {value.bit_length()} bits"
-    return value if isinstance(value, _PLAIN) else repr(value)[:200]
+        value = value[:_MAX_TEXT]
+    try:
+        if len(codec.pack(value)) <= _MAX_DETAIL_BYTES:
+            return value
+    except (TypeError, ValueError):
+        pass
+    return repr(value)[:200].encode(errors="replace").decode()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from mesh.core.dedupe import Outcome, Session, SessionLog
 from mesh.core.outbox import Change
+from mesh.core.payload import Meta
 from mesh.core.wire import Request
 from mesh.entities import EntitySpec, Method
 
@@ -39,8 +40,10 @@ class Pending:
         "deadline",
         "digest",
         "field",
+        "key",
         "kwargs",
         "looked_up",
+        "meta",
         "method",
         "request",
         "spec",
@@ -53,9 +56,10 @@ class Pending:
         deadline: float,
         spec: EntitySpec,
         method: Method,
-        field: bytes,
+        key: bytes,
         args: list[Any],
         kwargs: dict[str, Any],
+        meta: Meta,
         digest: bytes,
     ) -> None:
         self.conn = conn
@@ -63,9 +67,11 @@ class Pending:
         self.deadline = deadline
         self.spec = spec
         self.method = method
-        self.field = field
+        self.key = key
+        self.field = state_field(spec.name, key)
         self.args = args
         self.kwargs = kwargs
+        self.meta = meta
         self.digest = digest
         self.looked_up = False
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgpack
 
 import mesh
+from mesh.codec import unpack
 from mesh.core.epochs import NOT_HELD, next_epoch, pack_epochs
 from mesh.core.handling import HandlerCore, HandlingConfig
 from mesh.core.keyspace import partition_of
@@ -79,7 +80,12 @@ class Caller:
 
     def send(self, frame: bytes) -> None:
         _, status, payload = unpack_reply(frame[8:])
-        value = Redirect.decode(payload) if status == Status.REDIRECT else msgpack.unpackb(payload)
+        if status == Status.REDIRECT:
+            value: Any = Redirect.decode(payload)
+        else:
+            value = unpack(payload)
+            if status == Status.ENTITY_ERROR:
+                value[2] = unpack(value[2])
         self.answers.append(Answer(Status(status), value))
 
     @property

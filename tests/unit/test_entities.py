@@ -173,15 +173,6 @@ def test_a_method_is_not_both_async_and_blocking():
         mesh.query(blocking=True)(read)
 
 
-def test_an_entity_with_an_async_method_is_refused_when_a_mesh_is_to_serve_it():
-    async def later(self): ...
-
-    cls = entity(later=mesh.command(later))
-    assert spec_of(cls).methods["later"].is_async
-    with pytest.raises(SetupError, match="later is async, and this version runs plain functions"):
-        Registry([cls])
-
-
 def test_options_of_an_entity_have_defaults():
     spec = spec_of(Cart)
     assert (spec.version, spec.ttl_s, spec.priority) == (1, None, None)
