@@ -36,7 +36,7 @@ from mesh.core.wire import Kind, pack_frame, unpack_request
 from mesh.entities import Registry
 from mesh.errors import MeshError, ProtocolError, Unavailable
 from mesh.ids import new_nonce
-from mesh.net import clock
+from mesh.net.clock import SYSTEM, Clock
 from mesh.net.connection import Connection
 from mesh.net.dial import dial
 from mesh.net.listener import Listener
@@ -89,10 +89,18 @@ class Node:
         settings: where it stands.
         registry: the entities it runs.
         store: its access to the store, its own.
+        clock: what deadlines and waits are told by.
     """
 
-    def __init__(self, settings: NodeSettings, registry: Registry, store: Store) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        registry: Registry,
+        store: Store,
+        clock: Clock = SYSTEM,
+    ) -> None:
         self.settings = settings
+        self._clock = clock
         self.nonce = new_nonce()
         self.ended = asyncio.Event()
         """Set when this process has nothing left to do: told to stop, or its grant revoked."""
@@ -168,7 +176,7 @@ class Node:
 
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
         """Frames from clients, and from the leader on the link that this side opened."""
-        now = clock.now()
+        now = self._clock.now()
         for kind, body in frames:
             if kind == Kind.REQUEST:
                 self._core.on_request(conn, unpack_request(body), now)
@@ -264,7 +272,7 @@ class Node:
     def _turn(self) -> None:
         self._turning = False
         core = self._core
-        core.settle(clock.now())
+        core.settle(self._clock.now())
         while core.has_queued and self._idle_lanes:
             item = core.next_batch(self._idle_lanes[-1])
             if item is None:
@@ -302,7 +310,7 @@ class Node:
         except StoreRefused as error:
             log.warning("store refused, batch %d waits: %s", batch.seq, error)
         else:
-            if self._core.on_commit(batch, reply, clock.now()):
+            if self._core.on_commit(batch, reply, self._clock.now()):
                 self._idle_lanes.append(batch.lane)
                 self._turn()
                 return
@@ -340,7 +348,7 @@ class Node:
                 delay = _RETRY_S
             except (StoreUnreachable, StoreRefused) as error:
                 log.warning("store cannot be read, %d keys wait: %s", len(loads), error)
-            self._core.on_load(loads, reply, clock.now())
+            self._core.on_load(loads, reply, self._clock.now())
             if reply is None or not reply.values:
                 await asyncio.sleep(delay)
                 delay = min(_MAX_RETRY_S, delay * 2)
@@ -360,7 +368,7 @@ class Node:
                 reply = await self._store.scan(
                     self._core.grant, tenure.partition, tenure.epoch, tenure.cursor
                 )
-                self._core.on_scan(tenure, reply, clock.now())
+                self._core.on_scan(tenure, reply, self._clock.now())
                 pause = _WARM_PAUSE_S if reply.pairs or not reply.cursor else 0
             except (StoreUnreachable, StoreRefused) as error:
                 log.debug("warm-up waits: %s", error)
@@ -372,7 +380,7 @@ class Node:
         try:
             held = [(tenure.partition, tenure.epoch) for tenure in tenures]
             reply = await self._store.sweep(self._core.grant, held)
-            self._core.on_sweep(tenures, reply, clock.now())
+            self._core.on_sweep(tenures, reply, self._clock.now())
         except (StoreUnreachable, StoreRefused) as error:
             log.debug("not swept: %s", error)
         self._wake()
@@ -388,4 +396,4 @@ class Node:
     async def _run_timer(self) -> None:
         while True:
             await asyncio.sleep(_TIMER_S)
-            self._core.on_timer(clock.now())
+            self._core.on_timer(self._clock.now())

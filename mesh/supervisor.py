@@ -39,7 +39,7 @@ from mesh.core.syncset import Durability, InSyncSet
 from mesh.core.wire import Kind, Limits, pack_frame
 from mesh.errors import MeshError, ProtocolError, SetupError
 from mesh.ids import new_nonce, new_operation
-from mesh.net import clock
+from mesh.net.clock import SYSTEM, Clock
 from mesh.net.connection import Connection
 from mesh.net.listener import Listener
 from mesh.store.api import Store, StoreRefused, StoreUnreachable
@@ -100,10 +100,18 @@ class Supervisor:
         settings: where it stands.
         store: its access to the store.
         launcher: starts handler processes.
+        clock: what pauses and records are told by.
     """
 
-    def __init__(self, settings: SupervisorSettings, store: Store, launcher: Launcher) -> None:
+    def __init__(
+        self,
+        settings: SupervisorSettings,
+        store: Store,
+        launcher: Launcher,
+        clock: Clock = SYSTEM,
+    ) -> None:
         self.settings = settings
+        self._clock = clock
         self.ended = asyncio.Event()
         """Set when the mesh was told to stop."""
         self._store = store
@@ -168,10 +176,10 @@ class Supervisor:
 
     async def _open_life(self) -> tuple[int, int]:
         s = self.settings
-        deadline = clock.now() + s.open_s
+        deadline = self._clock.now() + s.open_s
         problem = "it did not answer"
         operation = new_operation()
-        while clock.now() < deadline:
+        while self._clock.now() < deadline:
             try:
                 recorded = await self._store.recorded()
                 links = await self._store.links()
@@ -210,7 +218,7 @@ class Supervisor:
         raise SetupError(f"the store was not ready within {s.open_s:g} s: {problem}")
 
     async def _acknowledged_open(self, call: OpenLife, deadline: float) -> bool:
-        while clock.now() < deadline:
+        while self._clock.now() < deadline:
             reply = await self._store.open_life(call)
             if reply.status is not StoreStatus.OK:
                 raise SetupError(
@@ -272,7 +280,7 @@ class Supervisor:
                 pairs = [(p, e) for p, e in message.partitions]
                 self._step(sv.PartitionsDropped(message.nonce, pairs))
             case Exited():
-                at = clock.now() - message.ago_ms / 1000
+                at = self._clock.now() - message.ago_ms / 1000
                 self._step(sv.ProcessExited(message.nonce, at))
             case WardenHere():
                 self._wardens[conn] = message
@@ -295,7 +303,7 @@ class Supervisor:
         if self._core is None:
             self._early.append(event)
             return
-        for effect in self._core.step(event, clock.now()):
+        for effect in self._core.step(event, self._clock.now()):
             self._perform(effect)
 
     def _perform(self, effect: sv.Effect) -> None:  # noqa: C901 - a table, one line an effect
@@ -358,7 +366,7 @@ class Supervisor:
             self._step(sv.Tick())
 
     def _record(self, kind: str, fields: dict[str, Any], ago_s: float = 0.0) -> None:
-        event = {"kind": kind, "at": round(clock.wall() - ago_s, 6), **fields}
+        event = {"kind": kind, "at": round(self._clock.wall() - ago_s, 6), **fields}
         self._events.append(event)
         log.log(level_of(event), "%s", in_words(event))
         blob = json.dumps(event).encode()

@@ -39,7 +39,7 @@ from mesh.errors import (
     Unavailable,
 )
 from mesh.ids import new_session
-from mesh.net import clock
+from mesh.net.clock import SYSTEM, Clock, Timer
 from mesh.net.connection import Connection
 
 P = ParamSpec("P")
@@ -79,7 +79,8 @@ class AsyncClient:
         )
         self._core = ClientCore(session, self._links)
         self._tally = Tally()
-        self._timer: asyncio.TimerHandle | None = None
+        self._clock: Clock = SYSTEM  # mesh.testing puts another in its place
+        self._timer: Timer | None = None
         self._timer_at = 0.0
         self._settled = asyncio.Event()
         """There is a table, or there will be none."""
@@ -269,7 +270,7 @@ class AsyncClient:
     ) -> Call:
         """Send it, or have it wait for its owner."""
         self._tally.started += 1
-        call = self._core.call(partition, payload, timeout, clock.now(), done)
+        call = self._core.call(partition, payload, timeout, self._clock.now(), done)
         if self._timer is None or call.deadline < self._timer_at:
             self._arm()
         return call
@@ -306,7 +307,7 @@ class AsyncClient:
 
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
         """See Receiver."""
-        now = clock.now()
+        now = self._clock.now()
         for kind, body in frames:
             if kind == Kind.REPLY:
                 reply = unpack_reply(body)
@@ -322,7 +323,7 @@ class AsyncClient:
         nonce = self._links.drop(conn)
         if nonce is None:
             return
-        self._core.on_down(nonce, clock.now())
+        self._core.on_down(nonce, self._clock.now())
         self._arm()
         row = self._core.table.row(nonce) if self._core.table else None
         if row is not None:
@@ -337,7 +338,7 @@ class AsyncClient:
         self._settled.set()
 
     def _on_up(self, nonce: bytes) -> None:
-        self._core.on_up(nonce, clock.now())
+        self._core.on_up(nonce, self._clock.now())
         self._arm()
 
     def _on_refused(self, address: str, error: MeshError) -> None:
@@ -354,11 +355,11 @@ class AsyncClient:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = due
-        self._timer = self._loop.call_later(max(0.0, due - clock.now()), self._on_timer)
+        self._timer = self._clock.call_later(max(0.0, due - self._clock.now()), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._core.on_timer(clock.now())
+        self._core.on_timer(self._clock.now())
         self._arm()
 
 

@@ -2,14 +2,63 @@
 
 CLOCK_MONOTONIC, read anew at each call: an event loop's own time is cached for the whole turn and, in uvloop,
 whole milliseconds, which is too coarse for phases of a takeover.
+
+What is due at some time (a deadline, a hint's end, a replacement) is told by the `Clock` that its part was
+made with, so that a test can move it by hand (mesh.testing.clock). What only paces sockets and retries
+sleeps on the loop: no test would want to decide when.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 now = time.monotonic
 """Seconds; differences only. The same for all processes of one machine."""
 
 wall = time.time
 """Unix seconds, for people to read; never for durations."""
+
+
+class Timer(Protocol):
+    """Something that is due."""
+
+    def cancel(self) -> None:
+        """It is not wanted any more."""
+        ...
+
+
+class Clock(Protocol):
+    """Who tells a handler, a supervisor or a client what time it is."""
+
+    def now(self) -> float:
+        """Seconds; differences only."""
+        ...
+
+    def wall(self) -> float:
+        """Unix seconds, for people to read."""
+        ...
+
+    def call_later(self, delay_s: float, work: Callable[[], object]) -> Timer:
+        """Have the running loop call this once that much time has passed."""
+        ...
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    __slots__ = ()
+    now = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
+
+    def __repr__(self) -> str:
+        return "SystemClock()"
+
+    def call_later(self, delay_s: float, work: Callable[[], object]) -> Timer:
+        """See Clock."""
+        return asyncio.get_running_loop().call_later(delay_s, work)
+
+
+SYSTEM = SystemClock()
