@@ -181,7 +181,7 @@ class MeshConfig:
     )
     unauthenticated: int = setting(
         256,
-        "connections that have not yet said who they are, at the same time; the next ones are closed",
+        "connections that have not yet said who they are, at the same time; one more ends the oldest",
         kind="number",
         group="limits",
         least=1,

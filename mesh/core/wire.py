@@ -14,6 +14,7 @@ anything is stored for it.
 from __future__ import annotations
 
 import enum
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -72,17 +73,21 @@ class Limits:
 
     Attributes:
         frame_bytes: largest frame. State and reply go up to 1 MiB each, a request carries one of them.
+        hello_bytes: largest frame of a peer that has not yet said who it is.
         envelope_elements: largest array or map in a control message; a release may name every partition.
         payload_elements: largest array or map in a caller's arguments.
         hello_s: seconds that a connection may stay without a valid hello.
-        unauthenticated: connections without a hello at the same time; the next ones are closed.
+        frame_s: seconds after which a frame that is still unfinished ends its connection; at most twice that.
+        unauthenticated: connections without a hello at the same time; one more ends the oldest of them.
         write_buffer_bytes: bytes that may wait for a peer that does not read; past it the connection is cut.
     """
 
     frame_bytes: int = 4 * 1024 * 1024
+    hello_bytes: int = 16 * 1024
     envelope_elements: int = MAX_PARTITIONS
     payload_elements: int = 65_536
     hello_s: float = 5.0
+    frame_s: float = 30.0
     unauthenticated: int = 256
     write_buffer_bytes: int = 64 * 1024 * 1024
 
@@ -209,18 +214,41 @@ def unpack_envelope(blob: bytes, limits: Limits | None = None) -> Any:
         raise ProtocolError(f"malformed message: {error!r:.200}") from error
 
 
+class ForeignProtocol(ProtocolError):
+    """What arrived is another protocol's, or another version's of this one.
+
+    Attributes:
+        speaks: "HTTP", "Redis" or "TLS" where its first bytes tell; else empty.
+    """
+
+    def __init__(self, message: str, speaks: str = "") -> None:
+        super().__init__(message)
+        self.speaks = speaks
+
+
 class FrameReader:
     """Bytes in, frames out; keeps only what an unfinished frame needs.
 
     A frame whose length is over the limit, or whose version is not this protocol's, ends the
-    connection at its first eight bytes.
+    connection at its first eight bytes. What an unfinished frame has so far is added to and not looked
+    at again before it is whole: a peer that sends a large frame byte by byte costs no more than its bytes.
     """
 
-    __slots__ = ("_buffer", "_limit")
+    __slots__ = ("_limit", "_needed", "_unfinished")
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self._buffer = b""
+        self._unfinished: bytearray | None = None
+        self._needed = 0
         self._limit = (limits or Limits()).frame_bytes
+
+    @property
+    def unfinished(self) -> bytearray | None:
+        """What is there of a frame that is not whole yet; the same object as long as it is the same frame."""
+        return self._unfinished
+
+    def limit(self, frame_bytes: int) -> None:
+        """Take frames of up to `frame_bytes` from here on."""
+        self._limit = frame_bytes
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Take bytes as they arrived; return the (kind, body) of each frame that is now whole.
@@ -228,26 +256,43 @@ class FrameReader:
         Raises:
             ProtocolError: what arrived is not this protocol, or over the frame limit.
         """
-        buffer = self._buffer + data if self._buffer else data
+        buffer = data
+        if self._unfinished is not None:
+            self._unfinished += data
+            if len(self._unfinished) < self._needed:
+                return []
+            buffer = bytes(self._unfinished)
+            self._unfinished = None
         frames: list[tuple[int, bytes]] = []
         at, end = 0, len(buffer)
         unpack, size = _PREFIX.unpack_from, _PREFIX.size
+        self._needed = size
         while end - at >= size:
             length, version, kind, _flags = unpack(buffer, at)
             if version != VERSION or length > self._limit or length < size - _LENGTH_BYTES:
-                self._buffer = b""
                 raise self._refusal(buffer[at : at + size], length, version)
             stop = at + _LENGTH_BYTES + length
             if stop > end:
+                self._needed = stop - at
                 break
             frames.append((kind, buffer[at + size : stop]))
             at = stop
-        self._buffer = buffer[at:] if at < end else b""
+        if at < end:
+            self._unfinished = bytearray(buffer[at:])
         return frames
 
     def _refusal(self, head: bytes, length: int, version: int) -> ProtocolError:
-        if head[:4] in (b"GET ", b"POST", b"HEAD", b"PUT ", b"HTTP"):
-            return ProtocolError("this port speaks raymesh's protocol, not HTTP")
+        for pattern, speaks in _STRANGERS:
+            if pattern.match(head):
+                return ForeignProtocol(f"the peer speaks {speaks}, not raymesh's protocol", speaks)
         if version != VERSION:
-            return ProtocolError(f"frame of protocol version {version}, this side has {VERSION}")
+            return ForeignProtocol(f"frame of protocol version {version}, this side has {VERSION}")
         return ProtocolError(f"frame of {length} bytes is over the limit of {self._limit}")
+
+
+_STRANGERS = (
+    (re.compile(rb"(GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI)( |$)|HTTP/"), "HTTP"),
+    (re.compile(rb"\*\d|PING\r\n"), "Redis"),
+    (re.compile(rb"[\x15\x16]\x03[\x00-\x04]"), "TLS"),
+)
+"""Whom a wrong address or port brings here, by the eight bytes that they begin with."""

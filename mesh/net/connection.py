@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from mesh.core.messages import Refused
-from mesh.core.wire import FrameReader, Limits
+from mesh.core.wire import ForeignProtocol, FrameReader, Limits
 from mesh.errors import ProtocolError
+from mesh.net.strangers import answer_to
 
 
 class Receiver(Protocol):
@@ -36,6 +37,7 @@ class Connection(asyncio.Protocol):
         receiver: gets frames and the end.
         limits: of the wire.
         opened: called when the transport is there.
+        frame_bytes: largest frame until `trust`; None for that of the limits.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class Connection(asyncio.Protocol):
         "_reason",
         "_receiver",
         "_transport",
+        "_watched",
         "peer",
         "role",
         "tag",
@@ -58,11 +61,15 @@ class Connection(asyncio.Protocol):
         receiver: Receiver,
         limits: Limits,
         opened: Callable[[Connection], None] | None = None,
+        frame_bytes: int | None = None,
     ) -> None:
         self._receiver = receiver
         self._limits = limits
         self._opened = opened
         self._reader = FrameReader(limits)
+        if frame_bytes is not None:
+            self._reader.limit(frame_bytes)
+        self._watched: bytearray | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -107,8 +114,24 @@ class Connection(asyncio.Protocol):
             frames = self._reader.feed(data)
             if frames:
                 self._receiver.on_frames(self, frames)
+        except ForeignProtocol as error:
+            answer = b"" if self.role else answer_to(error)
+            if answer:
+                self.send(answer)
+                self.close(str(error))
+            else:
+                self.refuse(str(error))
         except ProtocolError as error:
             self.refuse(str(error))
+
+    def trust(self) -> None:
+        """The peer has said who it is: take frames as large as the limits allow."""
+        self._reader.limit(self._limits.frame_bytes)
+
+    def is_stuck(self) -> bool:
+        """Whether the frame that was unfinished when this was last asked still is."""
+        before, self._watched = self._watched, self._reader.unfinished
+        return before is not None and before is self._watched
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:

@@ -41,7 +41,7 @@ class _Greeting:
         if self.welcome.done() and not self.welcome.cancelled() and not self.welcome.exception():
             self.receiver.on_closed(conn, reason)
         else:
-            self.fail(Unavailable(f"{self.address} closed the connection before its welcome"))
+            self.fail(Unavailable(f"no welcome from {self.address}: {reason}"))
 
     def fail(self, error: MeshError) -> None:
         if not self.welcome.done():

@@ -1,7 +1,9 @@
 """Accepting connections: nothing is read beyond a hello until the hello is right.
 
 A connection without a valid hello is closed after a few seconds, and there are only so many of
-them at a time: a thousand silent strangers cost a thousand small objects for five seconds.
+them at a time. One more ends the one that has been silent longest, since a peer that means it says hello at
+once: a thousand silent strangers cost a few small objects, and keep nobody out. Nor does a peer that said
+hello hold memory with a frame that it never finishes.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._silent: dict[Connection, asyncio.TimerHandle] = {}
         self._connections: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
         self.port = 0
 
     def __repr__(self) -> str:
@@ -76,17 +79,27 @@ class Listener:
         except OSError as error:
             raise _cannot_listen(host, port, error) from error
         self.port = self._server.sockets[0].getsockname()[1]
+        self._sweep = loop.call_later(self._limits.frame_s, self._end_stuck)
 
     def _accept(self) -> Connection:
-        return Connection(self, self._limits, self._opened)
+        return Connection(self, self._limits, self._opened, self._limits.hello_bytes)
 
     def _opened(self, conn: Connection) -> None:
         if len(self._silent) >= self._limits.unauthenticated:
-            conn.close("too many connections without a hello")
-            return
+            oldest = next(iter(self._silent))
+            self._forget(oldest)
+            oldest.refuse(
+                f"{self._limits.unauthenticated} others wait without a hello, this one for longest"
+            )
         self._silent[conn] = asyncio.get_running_loop().call_later(
             self._limits.hello_s, conn.refuse, f"no hello within {self._limits.hello_s:g} s"
         )
+
+    def _end_stuck(self) -> None:
+        limit = self._limits.frame_s
+        for conn in [conn for conn in self._connections if conn.is_stuck()]:
+            conn.refuse(f"a frame was begun and not finished within {limit:g} s")
+        self._sweep = asyncio.get_running_loop().call_later(limit, self._end_stuck)
 
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
         """See Receiver."""
@@ -110,6 +123,7 @@ class Listener:
             conn.refuse(f"this is mesh {self._mesh!r}, not {hello.mesh!r}")
             return
         self._forget(conn)
+        conn.trust()
         conn.role = hello.role
         conn.tag = hello.nonce
         self._connections.add(conn)
@@ -135,6 +149,8 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening and close every connection."""
+        if self._sweep is not None:
+            self._sweep.cancel()
         if self._server is not None:
             self._server.close()
         for conn in (*self._silent, *self._connections):

@@ -63,6 +63,8 @@ class Connection(asyncio.Protocol):
         self._watch_at = 0.0
         self._lost: asyncio.Future[None] = self._loop.create_future()
         self._why = ""
+        self.complaint: ServerError | None = None
+        """What the server said at the start that may explain why it hangs up."""
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self._pending)} pending"
@@ -158,7 +160,7 @@ class Connection(asyncio.Protocol):
             self.abort(f"not a RESP reply: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._why = self._why or str(exc or "closed by the server")
+        self._why = self._why or str(exc or f"closed by the server{self._last_words()}")
         if self._watch is not None:
             self._watch.cancel()
         while self._pending:
@@ -166,6 +168,12 @@ class Connection(asyncio.Protocol):
             pending.then(StoreUnreachable(f"store {self.name}: {self._why}", executed=None))
         if not self._lost.done():
             self._lost.set_result(None)
+
+    def _last_words(self) -> str:
+        """Why a server hangs up it says in an error, such as that it has as many clients as it may."""
+        unfinished = self._pending[0].replies if self._pending else []
+        said = next((r for r in unfinished if isinstance(r, ServerError)), self.complaint)
+        return "" if said is None else f", which had said: {said}"
 
 
 async def connect(
@@ -210,4 +218,6 @@ async def connect(
         if isinstance(reply, ServerError):
             connection.abort()
             raise refusal(name, reply)
+    if isinstance(replies[-1], ServerError):
+        connection.complaint = replies[-1]
     return connection

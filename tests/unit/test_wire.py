@@ -4,6 +4,7 @@ import msgpack
 import pytest
 
 from mesh.core.wire import (
+    ForeignProtocol,
     FrameReader,
     Kind,
     Limits,
@@ -92,10 +93,51 @@ def test_another_version_of_the_protocol_is_named():
         read(bytes(frame))
 
 
-@pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"POST /x HTTP/1.1", b"HEAD / HTTP/1.0"])
-def test_a_browser_is_told_that_this_is_no_http(line):
-    with pytest.raises(ProtocolError, match="not HTTP"):
-        read(line[:5], line[5:])
+@pytest.mark.parametrize(
+    ("sent", "speaks"),
+    [
+        (b"GET / HTTP/1.1", "HTTP"),
+        (b"POST /x HTTP/1.1", "HTTP"),
+        (b"DELETE /x HTTP/1.0", "HTTP"),
+        (b"PRI * HTTP/2.0", "HTTP"),
+        (b"HTTP/1.1 400 Bad Request", "HTTP"),
+        (b"*1\r\n$4\r\nPING\r\n", "Redis"),
+        (b"PING\r\nPING\r\n", "Redis"),
+        (b"\x16\x03\x01\x02\0\x01\0\x01", "TLS"),
+    ],
+)
+def test_a_stranger_is_known_by_what_it_begins_with(sent, speaks):
+    with pytest.raises(ForeignProtocol, match=f"speaks {speaks}, not raymesh's") as caught:
+        read(sent[:5], sent[5:])
+    assert caught.value.speaks == speaks
+
+
+def test_what_a_large_frame_has_so_far_is_not_copied_for_each_byte_that_follows():
+    """3 MiB at once and then byte by byte: copying would cost the receiver a millisecond a byte."""
+    reader = FrameReader()
+    frame = pack_frame(Kind.REQUEST, b"x" * (3 << 20))
+    assert reader.feed(frame[:-100]) == []
+    begun = reader.unfinished
+    for at in range(100, 1, -1):
+        assert reader.feed(frame[-at : 1 - at]) == []
+        assert reader.unfinished is begun
+    assert reader.feed(frame[-1:]) == [(Kind.REQUEST, b"x" * (3 << 20))]
+    assert reader.unfinished is None
+
+
+def test_an_unfinished_frame_is_another_one_once_the_first_is_whole():
+    reader = FrameReader()
+    frame = pack_frame(Kind.REQUEST, b"x" * 100)
+    reader.feed(frame[:50])
+    begun = reader.unfinished
+    assert len(reader.feed(frame[50:] + frame[:50])) == 1
+    assert reader.unfinished is not begun
+
+
+def test_a_reader_takes_larger_frames_once_it_is_told_to():
+    reader = FrameReader(SMALL)
+    reader.limit(1 << 20)
+    assert reader.feed(pack_frame(Kind.REQUEST, b"x" * 1000)) == [(Kind.REQUEST, b"x" * 1000)]
 
 
 def test_frames_before_a_broken_one_are_not_delivered_again():
