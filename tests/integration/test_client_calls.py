@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import math
 import re
 import socket
@@ -13,7 +14,6 @@ from mesh_in_process import PARTITIONS, InProcess
 import mesh
 from mesh.client.aio import AsyncClient
 from mesh.client.stats import ClientStats
-from mesh.core import running
 from mesh.core.keyspace import partition_of
 from mesh.core.messages import Welcome
 from mesh.core.table import HandlerRow
@@ -26,6 +26,10 @@ from mesh.errors import (
     Unavailable,
 )
 from mesh.net.listener import free_port
+
+
+class Colour(enum.Enum):
+    RED = 1
 
 
 @mesh.entity
@@ -43,6 +47,10 @@ class Account:
     def take_and_fail(self) -> None:
         self.balance = -1
         raise KeyError("nothing there")
+
+    @mesh.command
+    def paint(self, colour: Colour = Colour.RED) -> Colour:
+        return colour
 
     @mesh.query
     def read(self) -> int:
@@ -110,7 +118,8 @@ async def test_what_the_entity_raised_reaches_the_caller_and_changes_nothing(
         ("KV.get", "x" * 513, [], "key must be 1 to 512 bytes long, this one has 513"),
         ("KV.get", 7, [], "key must be str or bytes, not int: 7"),
         ("KV.put", "a", [object()], "arguments of KV.put cannot be sent"),
-        ("KV.put", "a", [1 << 70], "arguments of KV.put cannot be sent"),
+        ("KV.put", "a", [Colour.RED], "call through the class"),
+        (mesh.KV.put, "a", [Colour.RED], "arguments of KV.put cannot be sent"),
         ("KV.put", "a", [b"x" * (3 << 20)], "the limit is 2097152"),
     ],
     ids=lambda value: str(value)[:30] if isinstance(value, str) else None,
@@ -139,11 +148,12 @@ async def test_a_timeout_that_is_no_time_is_refused(client, timeout):
     assert await client.call("KV.get", "a", timeout=86_400) is None
 
 
-async def test_a_reply_that_cannot_be_decoded_is_told_as_executed(client, monkeypatch):
-    monkeypatch.setattr(running, "_pack_result", lambda _: b"\x81\x91\x01\x02")
+async def test_a_reply_that_cannot_be_decoded_is_told_as_executed(client):
     with pytest.raises(ProtocolError, match="was executed, its reply cannot be decoded") as caught:
-        await client.call("KV.put", "a", 1)
+        await client.call("Account.paint", "alice")
     assert caught.value.executed is True
+    assert "call through the class rather than by name" in caught.value.message
+    assert await client.call(Account.paint, "alice") is Colour.RED
 
 
 async def test_an_address_that_cannot_be_dialed_is_tried_again_and_given_up_with_the_table(client):
