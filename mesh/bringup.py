@@ -19,15 +19,13 @@ from actors import runtime
 from actors.spec import Spec
 from mesh.client.tool import ask
 from mesh.config import MeshConfig, load_app
-from mesh.core.keyspace import DEFAULT_PARTITIONS
 from mesh.entities import Registry
 from mesh.errors import MeshError, SetupError
 from mesh.net.listener import check_port
 from mesh.rundir import RunDir
 from mesh.store.address import StoreAddress
 from mesh.store.embedded import EmbeddedStore
-from mesh.store.redis import RedisStore
-from mesh.store.sentinel import check_quorum
+from mesh.store.preparing import Prepared, prepare
 
 _READY_S = 60.0
 _POLL_S = 0.05
@@ -43,7 +41,7 @@ class RunningMesh:
         self.endpoint = ""
         self._run_dir = RunDir.take(config.name)
         self._store: EmbeddedStore | None = None
-        self._can_fsync = False
+        self._external: Prepared | None = None
         # Ray is started from one thread that lives as long as the mesh: its children are told to
         # die with the thread that forked them.
         self._ray_thread = ThreadPoolExecutor(1, "ray")
@@ -66,18 +64,10 @@ class RunningMesh:
             ray_started = group.create_task(self._start_ray())
             store_started = group.create_task(self._start_store(progress))
         self._ray = ray_started.result()
-        address, partitions, store_about = store_started.result()
+        address, prepared, store_about = store_started.result()
         progress(f"Ray is up ({self._ray.address}); starting {config.handlers} handlers ...")
-        replicated = await self._replicas(address)
-        durability = config.durability
-        if durability == "auto":
-            durability = "replicated" if replicated else "fsynced"
-        if durability == "fsynced" and not self._can_fsync:
-            raise SetupError(
-                f"store {address} has no replicas and cannot confirm that a write is on disk: attach "
-                f"replicas, or use Redis or Valkey 7.2 with appendonly yes, or accept with "
-                f"--durability process that a crash of the store loses acknowledged writes"
-            )
+        replicated = 2 if self._store is not None else prepared.replicas
+        durability = self._durability(address, prepared)
         if not replicated:
             progress(
                 f"the store has no replicas: a write counts once it is "
@@ -91,7 +81,7 @@ class RunningMesh:
             )
         spec = Spec(
             config.name,
-            partitions,
+            prepared.partitions,
             config.handler_ids,
             config.host,
             config.port,
@@ -124,7 +114,9 @@ class RunningMesh:
         config = self.config
         Registry([*load_app(config.app), *classes])
         if config.store != "embedded":
-            _address(config)
+            address = _address(config)
+            self._external = await self._prepared(address)
+            self._durability(address, self._external)
         if config.ray == "local":
             await check_port(config.host, config.port)
 
@@ -139,51 +131,41 @@ class RunningMesh:
 
         return await asyncio.get_running_loop().run_in_executor(self._ray_thread, begin)
 
-    async def _start_store(self, progress: Progress) -> tuple[StoreAddress, int, dict[str, Any]]:
+    async def _start_store(
+        self, progress: Progress
+    ) -> tuple[StoreAddress, Prepared, dict[str, Any]]:
         config = self.config
-        if config.store != "embedded":
+        if self._external is not None:
             address = _address(config)
-            if address.sentinels is not None:
-                await check_quorum(address, within_s=config.store_connect_s)
-            partitions = await self._recorded_partitions(address)
             failover = "none" if address.sentinels is None else "sentinel"
             named = {"kind": "external", "address": str(address), "failover": failover}
-            return address, partitions, named
+            return address, self._external, named
         folder = config.data_folder
         self._store = EmbeddedStore(folder, mesh=config.name, partitions=config.partitions)
         await self._store.start()
         progress(f"the store is up: primary, 2 replicas, 3 Sentinels, data in {folder}")
-        partitions = await self._recorded_partitions(self._store.address)
+        prepared = await self._prepared(self._store.address)
         nodes = [dataclasses.asdict(node) for node in await self._store.nodes()]
         about = {"kind": "embedded", "nodes": nodes}
-        return self._store.address, partitions, about
+        return self._store.address, prepared, about
 
-    async def _recorded_partitions(self, address: StoreAddress) -> int:
-        store = RedisStore(address, **_store_options(self.config))
-        try:
-            self._can_fsync = (await store.check_server()).can_confirm_fsync
-            await store.ensure_functions()
-            recorded = await store.recorded()
-        finally:
-            await store.close()
-        asked = self.config.partitions
-        if recorded.life is None:
-            return asked or DEFAULT_PARTITIONS
-        if asked is not None and asked != recorded.life.partitions:
+    async def _prepared(self, address: StoreAddress) -> Prepared:
+        options = _store_options(self.config)
+        return await prepare(address, partitions=self.config.partitions, **options)
+
+    def _durability(self, address: StoreAddress, prepared: Prepared) -> str:
+        """What an acknowledged write will have survived."""
+        durability = self.config.durability
+        if durability == "auto":
+            replicated = self.config.store == "embedded" or prepared.replicas
+            durability = "replicated" if replicated else "fsynced"
+        if durability == "fsynced" and not prepared.server.can_confirm_fsync:
             raise SetupError(
-                f"mesh {self.config.name!r} was created with {recorded.life.partitions} partitions, "
-                f"not {asked}; the number is fixed: leave --partitions out, or use another name"
+                f"store {address} has no replicas and cannot confirm that a write is on disk: attach "
+                f"replicas, or use Redis or Valkey 7.2 with appendonly yes, or accept with "
+                f"--durability process that a crash of the store loses acknowledged writes"
             )
-        return recorded.life.partitions
-
-    async def _replicas(self, address: StoreAddress) -> int:
-        if self._store is not None:
-            return 2
-        store = RedisStore(address, **_store_options(self.config))
-        try:
-            return len(set(await store.links()))
-        finally:
-            await store.close()
+        return durability
 
     async def _start_actors(self, spec: Spec, progress: Progress) -> None:
         loop = asyncio.get_running_loop()

@@ -172,9 +172,12 @@ class RedisStore:
             StoreRefused: the server did not accept the login.
         """
         try:
-            return ServerInfo.from_info(str(self.address), await self.administer(pack("INFO")))
+            info = await self.administer(pack("INFO"))
         except NoPrimary as error:
             raise SetupError(f"{error.message}; name the primary too") from error
+        # Anybody may answer here, with a number just as well.
+        said = info if isinstance(info, bytes) else repr(info).encode()
+        return ServerInfo.from_info(str(self.address), said)
 
     async def _grants(self) -> list[bytes]:
         nonces: list[bytes] = await self.administer(pack("HKEYS", self._calls.grants_key))

@@ -46,12 +46,24 @@ _ADVICE: dict[str, tuple[bool, str]] = {
         "a key under the mesh's prefix is of another type: another program writes there",
     ),
     "MOVED": (False, "Redis Cluster is not supported: name a primary with replicas"),
+    "NOCOMMAND": (
+        False,
+        "a command is not known there: raymesh needs Redis 7.0 or Valkey 7.2, or newer, and no proxy",
+    ),
+    "MAXCLIENTS": (True, "the server has as many clients as it may: raise maxclients"),
+    "DENIED": (
+        False,
+        "the server is in protected mode, for its own machine only: set a password there (requirepass)",
+    ),
     "CLUSTERDOWN": (False, "Redis Cluster is not supported: name a primary with replicas"),
 }
 
 _TEXTS = (
     # Errors that are only told apart by their text, across Redis 7.0 to Valkey 9.
     ("Function not found", "NOFUNCTION"),
+    ("nknown command", "NOCOMMAND"),
+    ("nknown subcommand", "NOCOMMAND"),
+    ("max number of clients", "MAXCLIENTS"),
     ("The user executing the script", "NOPERM"),
     ("ACL failure in script", "NOPERM"),
     ("invalid password", "WRONGPASS"),

@@ -9,6 +9,7 @@ subject to: once lost, a connection here stays lost.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -176,6 +177,17 @@ class Connection(asyncio.Protocol):
         return "" if said is None else f", which had said: {said}"
 
 
+def _why(error: OSError, within_s: float) -> str:
+    match error:
+        case ConnectionRefusedError():
+            return "nothing listens there"
+        case socket.gaierror():
+            return f"the name of its host is not known ({error.strerror})"
+        case TimeoutError():
+            return f"no answer within {within_s:g} s"
+    return str(error)
+
+
 async def connect(
     host: str,
     port: int,
@@ -202,8 +214,7 @@ async def connect(
             )
     except (OSError, TimeoutError) as error:
         connection.abort()
-        reason = str(error) or f"no answer within {within_s:g} s"
-        raise StoreUnreachable(f"store {name}: {reason}", executed=False) from error
+        raise StoreUnreachable(f"store {name}: {_why(error, within_s)}", executed=False) from error
     commands = [pack("CLIENT", "SETNAME", client_name)]  # for CLIENT LIST; may be refused
     if database:
         commands.insert(0, pack("SELECT", database))
