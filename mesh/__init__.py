@@ -1,5 +1,9 @@
 """raymesh: keyed, stateful services that do not go down."""
 
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from mesh.client.aio import AsyncClient, connect
 from mesh.client.stats import ClientStats
 from mesh.client.sync import Client
@@ -17,6 +21,9 @@ from mesh.errors import (
     SetupError,
     Unavailable,
 )
+
+if TYPE_CHECKING:
+    from mesh import testing
 
 __all__ = [
     "KV",
@@ -41,4 +48,12 @@ __all__ = [
     "entity",
     "migrate",
     "query",
+    "testing",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # A service has no use for the test kit, which brings handler, supervisor and store along.
+    if name == "testing":
+        return import_module("mesh.testing")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,52 +6,48 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mesh_in_process import InProcess
 
 import mesh
+from mesh.testing.blocking import BlockingHost
 
 
-class InThread:
+class InThread(BlockingHost):
     """An InProcess, asked from outside of its loop."""
 
-    def __init__(self, portal: BlockingPortal, meshed: InProcess) -> None:
-        self._portal = portal
-        self._meshed = meshed
-
-    @property
-    def endpoint(self) -> str:
-        return self._meshed.endpoint
+    _hosted: InProcess
 
     def connect(self, **options: Any) -> mesh.Client:
         return mesh.Client(self.endpoint, **options)
 
     def key_of(self, id_: str) -> str:
-        return self._portal.call(self._meshed.key_of, id_)
+        return self._run(self._hosted.key_of(id_))
 
     def until_pending(self, count: int = 1) -> None:
-        self._portal.call(self._meshed.until_pending, count)
+        self._run(self._hosted.until_pending(count))
 
     def break_connections(self, id_: str) -> int:
-        return self._portal.call(self._meshed.break_connections, id_)
+        async def cut() -> int:
+            return self._hosted.break_connections(id_)
+
+        return self._run(cut())
 
     def vanish(self, id_: str) -> None:
         """That handler's process dies, and nobody has the proof: the route stays."""
-        self._portal.call(self._meshed.nodes.pop(id_).stop)
+        self._run(self._hosted.nodes.pop(id_).stop())
 
     @contextlib.contextmanager
     def replicas_silent(self) -> Iterator[None]:
-        silence = self._meshed.replicas_silent()
-        self._portal.call(silence.__enter__)
-        try:
+        # Plain fields of the store, which the loop reads once a call.
+        with self._hosted.replicas_silent():
             yield
-        finally:
-            self._portal.call(silence.__exit__, None, None, None)
 
 
 @contextlib.contextmanager
 def mesh_in_thread(handlers: int = 2, **options: Any) -> Iterator[InThread]:
-    with start_blocking_portal("asyncio", {"use_uvloop": True}) as portal:
-        meshed = portal.call(lambda: InProcess(handlers, **options))
-        with portal.wrap_async_context_manager(meshed):
-            yield InThread(portal, meshed)
+    running = InThread(InProcess(handlers, **options))
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
