@@ -3,46 +3,32 @@
 RIFL's scheme (Lee et al., SOSP '15): each request carries its session's lowest unsettled counter. Records
 below it can never be asked for again and are dropped; an id below it is refused. The watermark itself is
 stored with the drop, since a delayed copy may reach an owner that never saw the later request.
+
+A client that is gone asks for nothing more. One that said so is forgotten at once, any other once its session
+was silent for the whole time that records are kept (mesh.core.retention says why no late copy can then
+run). Ids that the caller gave are in mesh.core.callerkeys.
 """
 
 from __future__ import annotations
 
-import enum
 import struct
+from collections.abc import Iterable
 from itertools import takewhile
-from typing import NamedTuple, Protocol
+
+from mesh.core.callerkeys import CALLER_PREFIX, CallerKeys
+from mesh.core.outcomes import NEW, Outcome, Running, Seen
+from mesh.core.retention import Retention
 
 OUTCOME_PREFIX = b"o"
 WATERMARK_PREFIX = b"w"
 _ID = struct.Struct(">QQ")
-_RECORD = struct.Struct(">8sB")
+_RECORD = struct.Struct(">I8sB")
+_WATERMARK = struct.Struct(">QI")
 
 DROPS_PER_WRITE = 32
 """Dropped records are deleted from the store in groups: one HDEL for 32 costs as much as one for 1."""
-
-
-class Outcome(NamedTuple):
-    """The recorded reply: digest of the arguments, status, payload."""
-
-    digest: bytes
-    status: int
-    payload: bytes
-
-    def encode(self) -> bytes:
-        """Bytes of the record in the store."""
-        return _RECORD.pack(self.digest, self.status) + self.payload
-
-    @classmethod
-    def decode(cls, blob: bytes) -> Outcome:
-        """Read a record.
-
-        Raises:
-            ValueError: it is none.
-        """
-        if len(blob) < _RECORD.size:
-            raise ValueError(f"not an outcome record: {blob!r}")
-        digest, status = _RECORD.unpack_from(blob)
-        return cls(digest, status, blob[_RECORD.size :])
+MOST_FORGOTTEN = 512
+"""Records that are forgotten in one go: a longer call would hold up the store."""
 
 
 def outcome_field(session: int, counter: int) -> bytes:
@@ -55,27 +41,6 @@ def watermark_field(session: int) -> bytes:
     return WATERMARK_PREFIX + session.to_bytes(8, "big")
 
 
-class Seen(enum.Enum):
-    """What a partition knows of a request id."""
-
-    NEW = 1
-    RUNNING = 2
-    RECORDED = 3
-    FORGOTTEN = 4
-    """Below the watermark: it was settled, or given up; it must not run."""
-    CONFLICT = 5
-    """Recorded or running, with other arguments."""
-
-
-class Running(Protocol):
-    """A call that was taken up and is not committed yet; its outcome is known all the same."""
-
-    outcome: Outcome
-
-
-_NEW: tuple[Seen, None] = (Seen.NEW, None)
-
-
 class Session:
     """What a partition's tenure knows of one client session.
 
@@ -84,19 +49,33 @@ class Session:
         records: outcomes of committed calls, by counter.
         running: calls whose commit is not acknowledged yet, by counter; copies attach to them.
         dropped: counters whose records are to be deleted with a later commit.
+        heard: when something of it was last written, Unix seconds.
+        marked: its watermark is in the store.
     """
 
-    __slots__ = ("dropped", "number", "records", "running", "watermark")
+    __slots__ = (
+        "_retention",
+        "dropped",
+        "heard",
+        "marked",
+        "number",
+        "records",
+        "running",
+        "watermark",
+    )
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, retention: Retention) -> None:
+        self._retention = retention
         self.number = number
         self.watermark = 0
         self.records: dict[int, Outcome] = {}
         self.running: dict[int, Running] = {}
         self.dropped: list[int] = []
+        self.heard = 0
+        self.marked = False
 
     def check(self, counter: int, digest: bytes) -> tuple[Seen, Outcome | None]:
-        """What is known of the id; with RECORDED comes its outcome."""
+        """See Records."""
         outcome = self.records.get(counter)
         if outcome is not None:
             if outcome.digest != digest:
@@ -104,10 +83,10 @@ class Session:
             return Seen.RECORDED, outcome
         running = self.running.get(counter)
         if running is not None:
-            return (Seen.RUNNING if running.outcome.digest == digest else Seen.CONFLICT), None
+            return (Seen.RUNNING if running.digest == digest else Seen.CONFLICT), None
         if counter < self.watermark:
             return Seen.FORGOTTEN, None
-        return _NEW
+        return NEW
 
     def settle_below(self, lowest: int) -> None:
         """The session says that nothing below `lowest` will be asked for again."""
@@ -120,12 +99,26 @@ class Session:
             del records[counter]
             self.dropped.append(counter)
 
+    def write(self, counter: int, outcome: Outcome) -> tuple[dict[bytes, bytes], list[bytes]]:
+        """See Records."""
+        self.heard = now = self._retention.now
+        fields, deleted = self.due_drops()
+        digest, status, payload = outcome
+        fields[OUTCOME_PREFIX + _ID.pack(self.number, counter)] = (
+            _RECORD.pack(now, digest, status) + payload
+        )
+        return fields, deleted
+
     def start(self, counter: int, running: Running) -> None:
-        """The request was taken up; its copies attach to it from now on."""
+        """See Records."""
         self.running[counter] = running
 
+    def attached(self, counter: int) -> Running:
+        """See Records."""
+        return self.running[counter]
+
     def finish(self, counter: int, outcome: Outcome) -> None:
-        """Its commit is acknowledged: copies get this outcome from now on."""
+        """See Records."""
         self.running.pop(counter, None)
         if counter >= self.watermark:
             self.records[counter] = outcome
@@ -133,7 +126,7 @@ class Session:
             self.dropped.append(counter)
 
     def abandon(self, counter: int) -> None:
-        """It was taken up but nothing of it was or will be written."""
+        """See Records."""
         self.running.pop(counter, None)
 
     def due_drops(self, at_least: int = DROPS_PER_WRITE) -> tuple[dict[bytes, bytes], list[bytes]]:
@@ -146,23 +139,57 @@ class Session:
             return {}, []
         deleted = [outcome_field(self.number, counter) for counter in self.dropped]
         self.dropped = []
-        return {watermark_field(self.number): self.watermark.to_bytes(8, "big")}, deleted
+        self.marked = True
+        mark = _WATERMARK.pack(self.watermark, self._retention.now)
+        return {watermark_field(self.number): mark}, deleted
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing of it is under way or in the store."""
+        return not (self.records or self.running or self.dropped or self.marked)
+
+    @property
+    def is_silent(self) -> bool:
+        """Nothing of it is under way, and the time that its records are kept is over."""
+        return not self.running and self._retention.is_over(self.heard)
+
+    def forget(self, most: int) -> list[bytes]:
+        """Give up to `most` records up, the watermark last of all; their names, to be deleted."""
+        names = [outcome_field(self.number, counter) for counter in self.dropped[:most]]
+        del self.dropped[:most]
+        for counter in list(self.records)[: most - len(names)]:
+            del self.records[counter]
+            names.append(outcome_field(self.number, counter))
+        if self.marked and len(names) < most:
+            self.marked = False
+            names.append(watermark_field(self.number))
+        return names
 
 
 class SessionLog:
-    """The outcome records of one partition's tenure."""
+    """The outcome records of one partition's tenure.
 
-    __slots__ = ("_sessions",)
+    Attributes:
+        callers: those under callers' keys.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_retention", "_sessions", "callers")
+
+    def __init__(self, retention: Retention | None = None) -> None:
+        self._retention = retention or Retention()
         self._sessions: dict[int, Session] = {}
+        self.callers = CallerKeys(self._retention)
 
     def session(self, number: int) -> Session:
         """What is known of that session; nothing, of one that was never heard of."""
         known = self._sessions.get(number)
         if known is None:
-            known = self._sessions[number] = Session(number)
+            known = self._sessions[number] = Session(number, self._retention)
         return known
+
+    def numbers(self) -> Iterable[int]:
+        """Of the sessions that something is known of."""
+        return self._sessions.keys()
 
     def adopt(self, name: bytes, blob: bytes) -> None:
         """Take in a stored field; what memory knows already is newer and stays.
@@ -170,20 +197,57 @@ class SessionLog:
         Raises:
             ValueError: it is no record.
         """
-        if name.startswith(WATERMARK_PREFIX):
-            known = self.session(int.from_bytes(name[1:], "big"))
-            known.watermark = max(known.watermark, int.from_bytes(blob, "big"))
+        if name.startswith(CALLER_PREFIX):
+            self.callers.adopt(name, blob)
             return
-        if len(name) != 1 + _ID.size:
-            raise ValueError(f"not the name of an outcome record: {name!r:.80}")
-        number, counter = _ID.unpack_from(name, 1)
+        try:
+            if name.startswith(WATERMARK_PREFIX):
+                self._adopt_watermark(int.from_bytes(name[1:], "big"), *_WATERMARK.unpack(blob))
+            else:
+                number, counter = _ID.unpack(name[1:])
+                self._adopt_record(number, counter, blob)
+        except struct.error as error:
+            raise ValueError(
+                f"not an outcome record: {name!r:.80} with {len(blob)} bytes, {error}"
+            ) from None
+
+    def _adopt_watermark(self, number: int, watermark: int, written: int) -> None:
         known = self.session(number)
+        known.marked = True
+        known.heard = max(known.heard, min(written, self._retention.now))
+        known.watermark = max(known.watermark, watermark)
+
+    def _adopt_record(self, number: int, counter: int, blob: bytes) -> None:
+        written, digest, status = _RECORD.unpack_from(blob)
+        known = self.session(number)
+        known.heard = max(known.heard, min(written, self._retention.now))
         if counter in known.records or counter in known.running:
             return
         if counter < known.watermark:
             known.dropped.append(counter)
         else:
-            known.records[counter] = Outcome.decode(blob)
+            known.records[counter] = Outcome(digest, status, blob[_RECORD.size :])
+
+    def end(self, number: int) -> list[bytes]:
+        """The client is gone and left nothing under way: names to be deleted, as many as go at once."""
+        session = self._sessions.get(number)
+        if session is None or session.running:
+            return []
+        session.heard = 0  # what does not go now goes with the silent ones
+        return self._forget(session, MOST_FORGOTTEN)
+
+    def expire(self, number: int) -> list[bytes]:
+        """Names to be deleted of that session, if it fell silent; one of which nothing is left is dropped."""
+        session = self._sessions.get(number)
+        if session is None or not (session.is_empty or session.is_silent):
+            return []
+        return self._forget(session, MOST_FORGOTTEN)
+
+    def _forget(self, session: Session, most: int) -> list[bytes]:
+        names = session.forget(most)
+        if session.is_empty:
+            del self._sessions[session.number]
+        return names
 
     def count(self) -> int:
         """Number of records held."""

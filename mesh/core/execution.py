@@ -10,8 +10,9 @@ import enum
 
 import msgpack
 
-from mesh.core.dedupe import Seen
+from mesh.core.callerkeys import caller_field
 from mesh.core.keyspace import partition_of
+from mesh.core.outcomes import Records, Seen
 from mesh.core.payload import unpack_call
 from mesh.core.running import run_command, run_query
 from mesh.core.tenure import Conn, Effect, Pending, Slot, Tenure
@@ -64,18 +65,23 @@ def step(tenure: Tenure, pending: Pending) -> tuple[Step, Effect | None]:
         _answer(pending, *run_query(slot, pending))
         return Step.ANSWERED, None
     request = pending.request
-    session = tenure.log.session(request.session)
-    session.settle_below(request.lowest)
-    seen, outcome = session.check(request.counter, pending.digest)
+    own = pending.meta.idempotency_key
+    if own:
+        keys = tenure.log.callers
+        records: Records = keys.call(caller_field(pending.spec.name, pending.key, own))
+    else:
+        records = session = tenure.log.session(request.session)
+        session.settle_below(request.lowest)
+    seen, outcome = records.check(request.counter, pending.digest)
     if seen is Seen.NEW:
         slot = _slot(tenure, pending)
         if slot is None or not (tenure.warm or pending.looked_up):
             return Step.NEEDS_LOAD, None
-        return Step.COMMITTING, run_command(tenure, slot, session, pending)
+        return Step.COMMITTING, run_command(tenure, slot, records, pending)
     if seen is Seen.RECORDED and outcome is not None:
         _answer(pending, outcome.status, outcome.payload)
     elif seen is Seen.RUNNING:
-        effect = session.running[request.counter]
+        effect = records.attached(request.counter)
         assert isinstance(effect, Effect)
         effect.waiters.append(pending.conn)
     elif seen is Seen.CONFLICT:
@@ -88,7 +94,7 @@ def step(tenure: Tenure, pending: Pending) -> tuple[Step, Effect | None]:
 def acknowledge(effect: Effect) -> None:
     """The effect is on every in-sync node: record it, show it, answer everyone who waits for it."""
     outcome = effect.outcome
-    effect.session.finish(effect.counter, outcome)
+    effect.records.finish(effect.counter, outcome)
     effect.slot.pending -= 1
     effect.slot.acknowledge(effect.after)
     frame = pack_reply(effect.counter, outcome.status, outcome.payload)

@@ -391,7 +391,7 @@ class HandlerCore:
             assert isinstance(effect, Effect)
             self._not_executed += status is Status.NOT_READY
             self._unknown += status is not Status.NOT_READY
-            effect.session.abandon(effect.counter)
+            effect.records.abandon(effect.counter)
             for conn in effect.waiters:
                 conn.send(pack_reply(effect.counter, status, _MISPLACED))
 

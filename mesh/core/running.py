@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 
 from mesh.codec import Codec
-from mesh.core.dedupe import Outcome, Session, outcome_field
+from mesh.core.outcomes import Outcome, Records
 from mesh.core.tenure import Effect, Pending, Slot, Tenure
 from mesh.core.wire import Status
 
@@ -56,7 +56,7 @@ def _wrote(slot: Slot, instance: Any) -> bool:
         return True
 
 
-def run_command(tenure: Tenure, slot: Slot, session: Session, pending: Pending) -> Effect:
+def run_command(tenure: Tenure, slot: Slot, records: Records, pending: Pending) -> Effect:
     """Run it against memory; what comes back has to be committed before anyone is answered."""
     before = slot.blob
     try:
@@ -75,16 +75,15 @@ def run_command(tenure: Tenure, slot: Slot, session: Session, pending: Pending) 
     slot.pending += 1
     counter = pending.request.counter
     outcome = Outcome(pending.digest, status, payload)
-    fields, deleted = session.due_drops()
-    fields[outcome_field(session.number, counter)] = outcome.encode()
+    fields, deleted = records.write(counter, outcome)
     if after is not before:
         # A key that is back at its defaults reads the same as one that was never written.
         if after == slot.spec.default_blob:
             deleted.append(pending.field)
         else:
             fields[pending.field] = after
-    effect = Effect(tenure, slot, after, session, pending, outcome, fields, deleted)
-    session.start(counter, effect)
+    effect = Effect(tenure, slot, after, records, pending, outcome, fields, deleted)
+    records.start(counter, effect)
     return effect
 
 

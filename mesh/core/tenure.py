@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
-from mesh.core.dedupe import Outcome, Session, SessionLog
+from mesh.core.dedupe import SessionLog
 from mesh.core.outbox import Change
+from mesh.core.outcomes import Outcome, Records
 from mesh.core.payload import Meta
+from mesh.core.retention import Retention
 from mesh.core.wire import Request
 from mesh.entities import EntitySpec, Method
 
@@ -132,14 +134,14 @@ class Slot:
 class Effect(Change):
     """A command's change, with everything that its acknowledgement has to settle."""
 
-    __slots__ = ("after", "counter", "outcome", "session", "slot", "tenure", "waiters")
+    __slots__ = ("after", "counter", "outcome", "records", "slot", "tenure", "waiters")
 
     def __init__(
         self,
         tenure: Tenure,
         slot: Slot,
         after: bytes,
-        session: Session,
+        records: Records,
         pending: Pending,
         outcome: Outcome,
         fields: dict[bytes, bytes],
@@ -149,10 +151,15 @@ class Effect(Change):
         self.tenure = tenure
         self.slot = slot
         self.after = after
-        self.session = session
+        self.records = records
         self.counter = pending.request.counter
         self.outcome = outcome
         self.waiters: list[Conn] = [pending.conn]
+
+    @property
+    def digest(self) -> bytes:
+        """See Running."""
+        return self.outcome.digest
 
 
 class Tenure:
@@ -182,11 +189,11 @@ class Tenure:
         "warm",
     )
 
-    def __init__(self, partition: int, epoch: int) -> None:
+    def __init__(self, partition: int, epoch: int, retention: Retention | None = None) -> None:
         self.partition = partition
         self.epoch = epoch
         self.slots: dict[bytes, Slot] = {}
-        self.log = SessionLog()
+        self.log = SessionLog(retention)
         self.complete = True
         self.warm = False
         self.unreadable = False

@@ -5,7 +5,8 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mesh.core.dedupe import Outcome, Seen, SessionLog, outcome_field
+from mesh.core.dedupe import SessionLog
+from mesh.core.outcomes import Outcome, Seen
 
 S, ARGS = 7, b"12345678"
 counters = st.integers(1, 4)
@@ -14,7 +15,7 @@ counters = st.integers(1, 4)
 class Call(NamedTuple):
     """One that was taken up."""
 
-    outcome: Outcome
+    digest: bytes
 
 
 class Owners(RuleBasedStateMachine):
@@ -37,9 +38,10 @@ class Owners(RuleBasedStateMachine):
         if self.log.session(S).check(counter, ARGS)[0] is not Seen.NEW:
             return
         outcome = Outcome(ARGS, 0, b"%d" % counter)
-        fields, deleted = self.log.session(S).due_drops(at_least=1)
-        fields[outcome_field(S, counter)] = outcome.encode()
-        self.log.session(S).start(counter, Call(outcome))
+        due, deleted = self.log.session(S).due_drops(at_least=1)
+        fields, _ = self.log.session(S).write(counter, outcome)
+        fields |= due
+        self.log.session(S).start(counter, Call(ARGS))
         self.writes[counter] = fields, deleted
 
     @rule()
