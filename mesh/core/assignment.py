@@ -66,36 +66,33 @@ def place(
     return result
 
 
-def rebalance(owners: Sequence[H], weights: Mapping[H, float]) -> dict[int, H]:
+def rebalance(held: Mapping[H, Sequence[int]], weights: Mapping[H, float]) -> dict[int, H]:
     """The fewest moves (partition → new owner) after which every handler owns its share.
 
     Args:
-        owners: the owner of each partition now; each is in `weights`.
+        held: the partitions of each handler in `weights`.
         weights: weight of each handler.
     """
-    target = shares(len(owners), weights)
-    count = dict.fromkeys(weights, 0)
-    for h in owners:
-        count[h] += 1
+    count = {h: len(held[h]) for h in weights}
+    partitions = sum(count.values())
+    target = shares(partitions, weights)
     # A handler whose share is no whole number may keep it rounded up where another rounds down: only
     # the sum is fixed. Extra ones go to those who already hold more, which saves a move each.
     total = sum(weights.values())
-    exact = {h: len(owners) * w / total for h, w in weights.items()}
+    exact = {h: partitions * w / total for h, w in weights.items()}
     low = {h: int(e + _ROUNDING) for h, e in exact.items()}
-    extra = len(owners) - sum(low.values())
+    extra = partitions - sum(low.values())
     rounds = {h: exact[h] - low[h] > _ROUNDING for h in weights}
     for h in sorted(weights, key=lambda h: (rounds[h], count[h] - low[h], target[h]), reverse=True):
         target[h] = low[h] + (1 if extra > 0 else 0)
         extra -= 1
     below = [h for h in weights if count[h] < target[h]]
     moves: dict[int, H] = {}
-    for partition, h in enumerate(owners):
-        if count[h] <= target[h]:
-            continue
-        receiver = below[-1]
-        moves[partition] = receiver
-        count[h] -= 1
-        count[receiver] += 1
-        if count[receiver] == target[receiver]:
-            below.pop()
+    for h in weights:
+        for partition in held[h][: max(0, count[h] - target[h])]:
+            receiver = below[-1]
+            moves[partition] = receiver
+            count[receiver] += 1
+            if count[receiver] == target[receiver]:
+                below.pop()
     return moves

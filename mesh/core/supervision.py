@@ -342,23 +342,19 @@ class Supervision:
     def _moves(self, alive: list[Member], dead: list[Member]) -> list[Move]:
         assert self.table is not None
         table = self.table
-        gone = {m.row.nonce for m in dead if m.enrolled}
-        living = {m.row.nonce for m in alive}
-        owned = dict.fromkeys(living, 0)
+        owned = {m.row.nonce: len(table.partitions_of(m.row.nonce)) for m in alive}
         orphans: list[int] = []
-        for partition, index in enumerate(table.owners):
-            nonce = table.handlers[index].nonce
-            if nonce in gone:
-                orphans.append(partition)
-                self._released.pop(partition, None)
-                self._intents.pop(partition, None)
-                self._missing.discard(partition)
-            elif nonce in owned:
-                owned[nonce] += 1
+        for member in dead:
+            if member.enrolled:
+                orphans += table.partitions_of(member.row.nonce)
+        for partition in orphans:
+            self._released.pop(partition, None)
+            self._intents.pop(partition, None)
+            self._missing.discard(partition)
         placed: dict[int, bytes] = {}
         for partition in self._released:
             target = self._intents[partition].target
-            if target in living:
+            if target in owned:
                 placed[partition] = target
                 owned[target] += 1
             else:
@@ -383,12 +379,15 @@ class Supervision:
         table = self.table
         if self._intents or any(m.proven_at is not None for m in self._members.values()):
             return {}
-        owners = [table.handlers[index].nonce for index in table.owners]
-        wanted = assignment.rebalance(owners, {m.row.nonce: m.weight for m in alive})
+        weights = {m.row.nonce: m.weight for m in alive}
+        held = {nonce: table.partitions_of(nonce) for nonce in weights}
+        wanted = assignment.rebalance(held, weights)
         if wanted:
             receivers = sorted({self._members[n].row.id for n in wanted.values()})
             self._handover = {"to": receivers, "partitions": len(wanted), "began": now}
-        return {p: Intent(owners[p], table.epochs[p], n) for p, n in wanted.items()}
+        return {
+            p: Intent(table.owner(p).handler.nonce, table.epochs[p], n) for p, n in wanted.items()
+        }
 
     def _call(
         self,
@@ -518,10 +517,9 @@ class Supervision:
     def _tell(self, member: Member) -> Effect:
         assert self.table is not None
         nonce = member.row.nonce
-        epochs = [
-            epoch if self.table.handlers[owner].nonce == nonce else NOT_HELD
-            for owner, epoch in zip(self.table.owners, self.table.epochs, strict=True)
-        ]
+        epochs = [NOT_HELD] * self.partitions
+        for partition in self.table.partitions_of(nonce):
+            epochs[partition] = self.table.epochs[partition]
         return TellGrant(
             nonce,
             Grant(self.token, nonce, self.life, member.version, True, pack_epochs(epochs)),

@@ -4,6 +4,10 @@ It has no holes by construction: a table that leaves a partition without an owne
 receiver never has to decide what to do with one (a router that took an empty table after its
 controller's restart stopped all traffic: ray#34281). Versions are ordered by (life, token, number): after
 a store went back in time the same number is given out twice, with other content (counterexamples F9).
+
+What a leader asks of it costs what has changed, not what there is: the partitions of each handler are kept as
+lists, which the next version shares, and a handler that goes leaves its place to the last one, so that the
+places of all others stay.
 """
 
 from __future__ import annotations
@@ -68,7 +72,7 @@ class Table:
         ValueError: a partition has no owner or no epoch.
     """
 
-    __slots__ = ("_by_nonce", "_encoded", "epochs", "handlers", "owners", "version")
+    __slots__ = ("_by_nonce", "_encoded", "_held", "epochs", "handlers", "owners", "version")
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class Table:
         self.owners = array("H", owners)
         self.epochs = array("I", epochs)
         self._encoded = b""
+        self._held: list[list[int]] = []
         self._by_nonce = {row.nonce: index for index, row in enumerate(self.handlers)}
         if not self.owners or len(self.owners) != len(self.epochs):
             raise ValueError(f"{len(self.owners)} owners and {len(self.epochs)} epochs")
@@ -109,9 +114,17 @@ class Table:
         return None if index is None else self.handlers[index]
 
     def partitions_of(self, nonce: bytes) -> list[int]:
-        """What the handler process owns, ascending."""
+        """What the handler process owns, ascending; not to be changed."""
         index = self._by_nonce.get(nonce)
-        return [p for p, owner in enumerate(self.owners) if owner == index]
+        return [] if index is None else self._lists()[index]
+
+    def _lists(self) -> list[list[int]]:
+        if not self._held:
+            held: list[list[int]] = [[] for _ in self.handlers]
+            for partition, owner in enumerate(self.owners):
+                held[owner].append(partition)
+            self._held = held
+        return self._held
 
     def changed(
         self,
@@ -122,18 +135,45 @@ class Table:
         """The table after `moves` (partition → nonce of the new owner, epoch), with other handlers.
 
         Raises:
-            ValueError: a handler is left out that still owns a partition.
+            ValueError: a handler is left out that still owns a partition, or a move leads to none or has
+                no epoch.
         """
-        rows = tuple(handlers)
-        index = {row.nonce: i for i, row in enumerate(rows)}
-        gone = len(rows)
-        translate = [index.get(row.nonce, gone) for row in self.handlers]
-        owners = [translate[owner] for owner in self.owners]
-        epochs = list(self.epochs)
+        wanted = {row.nonce: row for row in handlers}
+        rows = [wanted.get(row.nonce, row) for row in self.handlers]
+        held = self._lists().copy()
+        owners, epochs = self.owners[:], self.epochs[:]
+        left: dict[int, set[int]] = {}
+        gained: dict[bytes, list[int]] = {}
         for partition, (nonce, epoch) in moves.items():
-            owners[partition] = index[nonce]
+            if nonce not in wanted or epoch == NOT_HELD:
+                raise ValueError(f"table {version}: partition {partition} would be a hole")
+            left.setdefault(owners[partition], set()).add(partition)
+            gained.setdefault(nonce, []).append(partition)
             epochs[partition] = epoch
-        return Table(version, rows, owners, epochs)
+        for index, partitions in left.items():
+            held[index] = [p for p in held[index] if p not in partitions]
+        for index in range(len(rows) - 1, -1, -1):
+            if rows[index].nonce not in wanted:
+                if held[index]:
+                    owner = rows[index].id
+                    raise ValueError(f"table {version}: {owner} owns partitions, and is left out")
+                _vacate(index, rows, held, owners)
+        at = {row.nonce: index for index, row in enumerate(rows)}
+        for nonce, row in wanted.items():
+            if nonce not in at:
+                at[nonce] = len(rows)
+                rows.append(row)
+                held.append([])
+        for nonce, new in gained.items():
+            index = at[nonce]
+            held[index] = sorted(held[index] + new)
+            for partition in new:
+                owners[partition] = index
+        table = Table.__new__(Table)
+        table.version, table.handlers = version, tuple(rows)
+        table.owners, table.epochs = owners, epochs
+        table._by_nonce, table._held, table._encoded = at, held, b""
+        return table
 
     def encode(self) -> bytes:
         """Bytes for the store and the wire; made once, since both and each new client ask for them."""
@@ -184,6 +224,15 @@ class Table:
             return cls(_version(version), (HandlerRow(*row) for row in rows), owners, epochs)
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise ProtocolError(f"not a table: {error}") from error
+
+
+def _vacate(index: int, rows: list[HandlerRow], held: list[list[int]], owners: array[int]) -> None:
+    """The last handler takes that place: only its partitions have to be told."""
+    row, partitions = rows.pop(), held.pop()
+    if index < len(rows):
+        rows[index], held[index] = row, partitions
+        for partition in partitions:
+            owners[partition] = index
 
 
 def _version(value: list[int]) -> TableVersion:

@@ -32,6 +32,11 @@ def fewest_moves(owners: list[str], weights: dict[str, float]) -> int:
     )
 
 
+def lists(owners, weights):
+    """The partitions of each handler."""
+    return {h: [p for p, owner in enumerate(owners) if owner == h] for h in weights}
+
+
 @given(st.integers(1, 16_384), clusters)
 def test_shares_add_up_and_stay_within_one_of_the_exact_share(partitions, weights):
     got = shares(partitions, weights)
@@ -45,7 +50,7 @@ def test_rebalancing_ends_fair_with_the_fewest_moves_there_are(data, weights, pa
     owners = data.draw(
         st.lists(st.sampled_from(sorted(weights)), min_size=partitions, max_size=partitions)
     )
-    moves = rebalance(owners, weights)
+    moves = rebalance(lists(owners, weights), weights)
     assert all(owners[p] != h for p, h in moves.items())
     after = Counter(moves.get(p, owner) for p, owner in enumerate(owners))
     for h, (lowest, highest) in quota(partitions, weights).items():
@@ -58,8 +63,9 @@ def test_rebalancing_what_is_balanced_moves_nothing(data, weights, partitions):
     owners = data.draw(
         st.lists(st.sampled_from(sorted(weights)), min_size=partitions, max_size=partitions)
     )
-    moves = rebalance(owners, weights)
-    assert rebalance([moves.get(p, h) for p, h in enumerate(owners)], weights) == {}
+    moves = rebalance(lists(owners, weights), weights)
+    after = [moves.get(p, h) for p, h in enumerate(owners)]
+    assert rebalance(lists(after, weights), weights) == {}
 
 
 @given(st.integers(2, 8), st.integers(1, 300), st.data())
