@@ -16,10 +16,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mesh.core.members import SupervisionConfig
 from mesh.core.messages import Register
 from mesh.core.records import StoreStatus, TakeoverReply
 from mesh.core.signals import CallStore, ProcessExited, Registered, StoreReplied
-from mesh.core.supervision import Supervision, SupervisionConfig
+from mesh.core.supervision import Supervision
 
 GOAL_ONE_MS = 100.0
 GOAL_TENTH_MS = 1000.0
