@@ -87,6 +87,7 @@ class HostedMesh:
         self._clients: list[AsyncClient] = []
         self._blocking: list[Client] = []
         self._ended: list[Node] = []
+        self._watches: set[asyncio.Task[None]] = set()
         self._supervisor: Supervisor | None = None
 
     def __repr__(self) -> str:
@@ -135,6 +136,9 @@ class HostedMesh:
             await asyncio.to_thread(blocking.close)
         for client in self._clients:
             await client.close()
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
         for node in (*self.nodes.values(), *self._ended):
             await node.stop()
         await self.supervisor.stop()
@@ -220,7 +224,7 @@ class HostedMesh:
         return client
 
     async def kill(self, handler: str) -> Node:
-        """Have a handler's process die; returns once the survivors have its partitions on record.
+        """Have a handler's process die; returns once the survivors have taken over.
 
         Calls that were on their way to it are answered by the survivors. Where none is left, calls
         wait for the replacement.
@@ -233,7 +237,7 @@ class HostedMesh:
         """
         node = await self.die(handler)
         if self.nodes:
-            await self.until(lambda: not self.names(node))
+            await self.until(lambda: self.is_taken_over(node))
         return node
 
     async def until_ready(self, within_s: float = _READY_S) -> None:
@@ -268,8 +272,17 @@ class HostedMesh:
         node = self.nodes[id_] = Node(
             settings, Registry(self._entities), MemoryStore(self.server), self.clock
         )
+        watch = asyncio.get_running_loop().create_task(self._watch(node))
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
         await node.start()
         return node
+
+    async def _watch(self, node: Node) -> None:
+        """A handler that ends by itself (its grant revoked, a failure) is a process that exits."""
+        await node.ended.wait()
+        if self.nodes.get(node.settings.id) is node:
+            await self.die(node.settings.id)
 
     async def die(self, id_: str) -> Node:
         """A handler's process dies and the supervisor has the proof; nothing is waited for."""
@@ -285,9 +298,12 @@ class HostedMesh:
         """What a warden would report of that process."""
         self.supervisor._step(signals.ProcessExited(node.nonce, self.clock.now()))
 
-    def names(self, node: Node) -> bool:
-        """Whether that process is still on record."""
-        return node.nonce.hex() in {row["process"] for row in self.status()["handlers"]}
+    def is_taken_over(self, node: Node) -> bool:
+        """That process is off the record, and who has its partitions was told."""
+        core = self.supervisor._core
+        if core is None or core._operation is not None or core._publishing:
+            return False
+        return node.nonce not in {member.row.nonce for member in core.members}
 
     async def until(
         self, holds: Callable[[], Awaitable[bool] | bool], within_s: float = _READY_S

@@ -49,6 +49,9 @@ class InProcess(HostedMesh):
         """A death whose takeover the test watches itself."""
         return await self.die(handler)
 
+    async def _watch(self, node: Node) -> None:
+        """A process that ends by itself is left for the test to find."""
+
     def address(self, id_: str) -> str:
         """A handler's."""
         return f"127.0.0.1:{self.nodes[id_].port}"
