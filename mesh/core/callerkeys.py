@@ -135,6 +135,11 @@ class CallerKeys:
             del self._dropped[name]
         return names
 
+    def forget(self) -> list[bytes]:
+        """Some records whose time is over; their names, to be deleted. Empty where there are none."""
+        self.expire(_DROPS_PER_WRITE)
+        return self.due_drops()
+
     # ----------------------------------------------------- what a KeyedCall asks for
 
     def write(self, name: bytes, outcome: Outcome) -> tuple[dict[bytes, bytes], list[bytes]]:

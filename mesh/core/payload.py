@@ -20,14 +20,15 @@ from typing import Any, NamedTuple
 import msgpack
 
 from mesh.codec import PLAIN_CODEC, Codec
+from mesh.core.callerkeys import NO_ARGUMENTS, caller_digest
 from mesh.core.keyspace import MAX_KEY_BYTES
 from mesh.entities import EntitySpec, Method, Registry
 from mesh.errors import BadRequest
 
 MAX_META_BYTES = 16 * 1024
-MAX_METADATA = 64
-MAX_IDEMPOTENCY_KEY = 255
-"""Characters, and it is not empty where it is given."""
+MAX_METADATA = 16
+MAX_METADATA_BYTES = 4096
+MAX_IDEMPOTENCY_KEY_BYTES = 256
 MAX_CHAIN = 32
 """Calls inside calls: so deep a chain is a mistake, and each of them holds its key."""
 _PLAIN = (type(None), bool, int, float, str, bytes)
@@ -40,11 +41,13 @@ class Meta:
 
     Attributes:
         idempotency_key: the caller's own; empty where there is none.
+        asks: it only asks how the call under that key ended, and rules it out where there was none.
         metadata: whatever the caller gave, plain values by name.
         chain: (entity, key) of the calls that this one came from, the outermost first.
     """
 
     idempotency_key: str = ""
+    asks: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
     chain: tuple[tuple[str, bytes], ...] = ()
 
@@ -57,6 +60,8 @@ class Meta:
         parts: dict[str, Any] = {}
         if self.idempotency_key:
             parts["k"] = self.idempotency_key
+        if self.asks:
+            parts["asks"] = True
         if self.metadata:
             parts["metadata"] = dict(self.metadata)
         if self.chain:
@@ -66,11 +71,17 @@ class Meta:
         _check(self)
         try:
             blob = PLAIN_CODEC.pack(parts)
+            metadata_bytes = len(PLAIN_CODEC.pack(parts.get("metadata", {})))
         except (TypeError, ValueError) as error:
             raise BadRequest(f"metadata cannot be sent: {error}") from None
+        if metadata_bytes > MAX_METADATA_BYTES:
+            raise BadRequest(
+                f"metadata takes {metadata_bytes} bytes, the limit is {MAX_METADATA_BYTES}"
+            )
         if len(blob) > MAX_META_BYTES:
             raise BadRequest(
-                f"idempotency key and metadata take {len(blob)} bytes, the limit is {MAX_META_BYTES}"
+                f"what goes along with a call takes {len(blob)} bytes, "
+                f"the limit is {MAX_META_BYTES}"
             )
         return blob
 
@@ -87,6 +98,7 @@ class Meta:
             parts = _READ_META(blob)
             meta = cls(
                 parts.get("k", ""),
+                parts.get("asks") is True,
                 parts.get("metadata", {}),
                 tuple((entity, key) for entity, key in parts.get("chain", ())),
             )
@@ -99,12 +111,25 @@ class Meta:
 NO_META = Meta()
 
 
+def check_idempotency_key(own: Any) -> None:
+    """Refuse what a caller's key cannot be.
+
+    Raises:
+        BadRequest: not text, empty, too long, or not encodable as UTF-8.
+    """
+    if type(own) is str:
+        size = len(own.encode(errors="replace"))
+        if 1 <= size <= MAX_IDEMPOTENCY_KEY_BYTES and own.encode(errors="ignore").decode() == own:
+            return
+    raise BadRequest(
+        f"an idempotency key is text of 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes in UTF-8, "
+        f"not {shown(own)}"
+    )
+
+
 def _check(meta: Meta) -> None:
-    own: Any = meta.idempotency_key
-    if type(own) is not str or len(own) > MAX_IDEMPOTENCY_KEY:
-        raise BadRequest(
-            f"an idempotency key is text of 1 to {MAX_IDEMPOTENCY_KEY} characters, not {shown(own)}"
-        )
+    if meta.idempotency_key != "":
+        check_idempotency_key(meta.idempotency_key)
     metadata: Any = meta.metadata
     if not isinstance(metadata, Mapping) or len(metadata) > MAX_METADATA:
         raise BadRequest(
@@ -193,10 +218,15 @@ def unpack_call(payload: bytes, registry: Registry, most: int) -> Decoded:
             raise _malformed(value)
         meta = Meta.decode(blob)
         digest = _digest_without(payload, len(blob), kwargs)
+        if meta.idempotency_key:
+            digest = caller_digest(method.name, NO_ARGUMENTS if meta.asks else digest)
     else:
         meta = NO_META
         digest = blake2b(payload, digest_size=8).digest()
-    method.check(args, kwargs)
+    if not meta.asks:
+        method.check(args, kwargs)
+    elif method.query or not meta.idempotency_key:
+        raise BadRequest(f"nothing is recorded of {method.function.__qualname__} without a key")
     return Decoded(spec, method, key, args, kwargs, meta, digest)
 
 

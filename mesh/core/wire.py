@@ -48,6 +48,8 @@ class Status(enum.IntEnum):
 
     OK = 0
     ENTITY_ERROR = 1
+    RULED_OUT = 2
+    """Not executed; its caller asked how the call under its key had ended before it was run."""
     BAD_REQUEST = 16
     REDIRECT = 17
     """Not executed; the payload names the owner (a Redirect)."""

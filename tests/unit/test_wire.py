@@ -194,4 +194,4 @@ def test_a_malformed_envelope_is_refused(blob):
 
 
 def test_a_call_is_settled_by_its_status_below_16_only():
-    assert [s for s in Status if s < 16] == [Status.OK, Status.ENTITY_ERROR]
+    assert [s for s in Status if s < 16] == [Status.OK, Status.ENTITY_ERROR, Status.RULED_OUT]
