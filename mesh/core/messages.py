@@ -215,6 +215,13 @@ class Stop(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Goodbye(Message):
+    """A client closes, and all that it ever sent for this session was answered: forget the session."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
 class WardenHere(Message):
     """A warden reports for work, with the nonces of the handler processes it watches."""
 
