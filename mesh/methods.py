@@ -59,6 +59,7 @@ class Method:
         self.function = function
         self.query = query
         self.blocking = blocking
+        self.runs_apart = blocking or self.is_async
         self.limit_s = _limit(limit_s, name)
         self.name = function.__name__
         self.signature = self._bind_signature(function)

@@ -12,13 +12,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from mesh.core.handling import MOST_SWEPT, HandlerCore, HandlingConfig
 from mesh.core.messages import (
+    Goodbye,
     Grant,
     Hello,
     Message,
@@ -30,20 +31,25 @@ from mesh.core.messages import (
 )
 from mesh.core.outbox import Batch
 from mesh.core.records import CommitReply
+from mesh.core.runs import Run
 from mesh.core.table import Table
 from mesh.core.tenure import Tenure
 from mesh.core.wire import Kind, pack_frame, unpack_request
 from mesh.entities import Registry
-from mesh.errors import MeshError, ProtocolError, Unavailable
+from mesh.errors import BadRequest, MeshError, ProtocolError, Unavailable
 from mesh.ids import new_nonce
 from mesh.net.clock import SYSTEM, Clock
 from mesh.net.connection import Connection
 from mesh.net.dial import dial
 from mesh.net.listener import Listener
 from mesh.net.pidfd import hand_over
+from mesh.runs import Peer, Runner
 from mesh.store.api import Store, StoreRefused, StoreUnreachable
 
 log = logging.getLogger("mesh.node")
+
+Connect = Callable[[str, Clock], Awaitable[Peer]]
+"""Makes a client of the handler at an address, which tells the time by that clock."""
 
 _RETRY_S = 0.02
 _ASK_AGAIN_S = 0.001
@@ -90,6 +96,7 @@ class Node:
         registry: the entities it runs.
         store: its access to the store, its own.
         clock: what deadlines and waits are told by.
+        connect: makes a client of this very handler, by its address; for methods that call other entities.
     """
 
     def __init__(
@@ -98,6 +105,7 @@ class Node:
         registry: Registry,
         store: Store,
         clock: Clock = SYSTEM,
+        connect: Connect | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
@@ -106,6 +114,10 @@ class Node:
         """Set when this process has nothing left to do: told to stop, or its grant revoked."""
         self._store = store
         self._core = HandlerCore(self.nonce, settings.partitions, registry, settings.handling)
+        self._connect = connect
+        self._runner = Runner(self._on_ran, self._open_peer, settings.id)
+        self._core.home.now = clock.now
+        self._core.home.call = self._runner.call
         self._loop = asyncio.get_running_loop()
         self._listener = Listener(self, settings.mesh, settings.token, settings.handling.limits)
         self._idle_lanes = list(range(settings.handling.lanes))
@@ -116,6 +128,10 @@ class Node:
         self._tasks: list[asyncio.Task[None]] = []
         self._turning = False
         self._stopped = False
+        self._heard: dict[Connection, float] = {}
+        """When each client was last heard, Unix seconds (mesh.core.retention)."""
+        self._silence_due = 0.0
+        self._core.retention.now = int(clock.wall())
 
     def __repr__(self) -> str:
         return f"Node({self.settings.id}, port {self._listener.port}, {self._core!r})"
@@ -143,6 +159,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._runner.close()
         if self._leader is not None:
             self._leader.close()
         await self._listener.close()
@@ -165,6 +182,8 @@ class Node:
 
     def on_hello(self, conn: Connection, hello: Hello) -> Message:
         """See Service."""
+        if hello.role == "client":
+            self._heard[conn] = self._clock.wall()
         return Welcome(
             self.settings.mesh, "handler", self.settings.id, self.nonce, self.settings.partitions
         )
@@ -177,9 +196,13 @@ class Node:
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
         """Frames from clients, and from the leader on the link that this side opened."""
         now = self._clock.now()
+        if conn.role == "client" and not self._hear(conn):
+            return
         for kind, body in frames:
             if kind == Kind.REQUEST:
                 self._core.on_request(conn, unpack_request(body), now)
+            elif kind == Kind.CONTROL and conn.role == "client":
+                self._on_client(unpack_message(body))
             elif conn.role != "supervisor":
                 raise ProtocolError(f"a {conn.role} does not send frames of kind {kind}")
             elif kind == Kind.TABLE:
@@ -190,10 +213,40 @@ class Node:
 
     def on_closed(self, conn: Connection, reason: str) -> None:
         """See Service."""
+        self._heard.pop(conn, None)
         if conn is self._leader:
             log.info("lost the supervisor: %s", reason)
             self._leader = None
             self._leader_lost.set()
+
+    # -------------------------------------------------------------- clients
+
+    def _hear(self, conn: Connection) -> bool:
+        """Whether what a client sent was sent just now. After a long silence nobody knows that: it may have
+        been stopped over it, and its calls be older than they say. It connects anew and says again.
+        """
+        wall = self._clock.wall()
+        self._core.retention.now = int(wall)
+        if wall - self._heard[conn] > self._core.retention.silence_s:
+            conn.close("silent for too long; what came after it may be old")
+            return False
+        self._heard[conn] = wall
+        return True
+
+    def _end_silent(self) -> None:
+        """So that a client that is merely idle is connected anew before it next calls."""
+        longest = self._core.retention.silence_s / 2
+        wall = self._clock.wall()
+        if wall < self._silence_due:
+            return
+        self._silence_due = wall + longest / 16
+        for conn in [c for c, heard in self._heard.items() if wall - heard > longest]:
+            conn.close("silent for long; connect anew")
+
+    def _on_client(self, message: Message) -> None:
+        if not isinstance(message, Goodbye):
+            raise ProtocolError(f"a client does not send {type(message).__name__}")
+        self._core.on_goodbye(message.session)
 
     # --------------------------------------------------------------- leader
 
@@ -261,6 +314,18 @@ class Node:
             except TimeoutError:
                 continue
 
+    # ----------------------------------------------------------------- runs
+
+    def _on_ran(self, run: Run, result: Any, error: BaseException | None) -> None:
+        self._core.on_ran(run, result, error, self._clock.now())
+        self._wake()
+
+    async def _open_peer(self) -> Peer:
+        """This handler's own client: its calls take the same way as anyone's."""
+        if self._connect is None:
+            raise BadRequest("this handler was given no client to call other entities with")
+        return await self._connect(f"{self.settings.host}:{self.port}", self._clock)
+
     # ---------------------------------------------------------------- store
 
     def _wake(self) -> None:
@@ -281,6 +346,11 @@ class Node:
             self._commit(*item, _RETRY_S)
         if core.has_wants:
             self._reads.set()
+        if core.runs.is_due:
+            for run in core.runs.take_stops():
+                self._runner.stop(run)
+            for run in core.take_runs(self._clock.now()):
+                self._runner.start(run)
         for message in core.take_messages():
             if self._leader is not None:
                 self._leader.send(message.frame())
@@ -396,4 +466,10 @@ class Node:
     async def _run_timer(self) -> None:
         while True:
             await asyncio.sleep(_TIMER_S)
+            self._core.retention.now = int(self._clock.wall())
             self._core.on_timer(self._clock.now())
+            self._end_silent()
+            if self._core.has_queued:
+                self._wake()
+            if self._core.runs.is_any or self._core.runs.is_due:
+                self._wake()

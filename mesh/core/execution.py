@@ -11,14 +11,18 @@ import enum
 import msgpack
 
 from mesh.core.callerkeys import caller_field
+from mesh.core.dedupe import outcome_field, watermark_field
 from mesh.core.keyspace import partition_of
-from mesh.core.outcomes import Records, Seen
+from mesh.core.outcomes import Outcome, Records, Seen
 from mesh.core.payload import unpack_call
-from mesh.core.running import run_command, run_query
+from mesh.core.running import rule_out, run_command, run_query
+from mesh.core.runs import Run
 from mesh.core.tenure import Conn, Effect, Pending, Slot, Tenure
 from mesh.core.wire import Limits, Request, Status, pack_reply
 from mesh.entities import Registry
 from mesh.errors import BadRequest
+
+_FULL = "this partition remembers as many calls with a key of the caller's as it may"
 
 
 class Step(enum.Enum):
@@ -27,10 +31,19 @@ class Step(enum.Enum):
     ANSWERED = 1
     COMMITTING = 2
     NEEDS_LOAD = 3
+    RUNS_APART = 4
+    """It is a Run now: to be carried out by the shell."""
+    NEEDS_TURN = 5
 
 
 def admit(
-    conn: Conn, request: Request, registry: Registry, partitions: int, now: float, limits: Limits
+    tenure: Tenure,
+    conn: Conn,
+    request: Request,
+    registry: Registry,
+    partitions: int,
+    now: float,
+    limits: Limits,
 ) -> Pending:
     """Decode an admitted request's payload.
 
@@ -43,6 +56,7 @@ def admit(
     if partition_of(key, partitions) != request.partition:
         raise BadRequest(f"key {key!r:.80} does not belong to partition {request.partition}")
     return Pending(
+        tenure,
         conn,
         request,
         now + request.deadline_ms / 1000,
@@ -56,39 +70,71 @@ def admit(
     )
 
 
-def step(tenure: Tenure, pending: Pending) -> tuple[Step, Effect | None]:
-    """Take a request as far as memory allows; with COMMITTING comes the effect to commit."""
+def step(tenure: Tenure, pending: Pending) -> tuple[Step, Effect | Run | None]:
+    """Take a request as far as memory allows; with COMMITTING comes the effect to commit, with RUNS_APART
+    the run to be carried out, and with NEEDS_TURN nothing: it is new, and its key is held by a run.
+    """
     if pending.method.query:
-        slot = _slot(tenure, pending)
-        if slot is None:
-            return Step.NEEDS_LOAD, None
-        _answer(pending, *run_query(slot, pending))
-        return Step.ANSWERED, None
+        return _step_query(tenure, pending)
     request = pending.request
     own = pending.meta.idempotency_key
     if own:
-        keys = tenure.log.callers
-        records: Records = keys.call(caller_field(pending.spec.name, pending.key, own))
+        records: Records = tenure.log.callers.call(
+            caller_field(pending.spec.name, pending.key, own)
+        )
     else:
         records = session = tenure.log.session(request.session)
         session.settle_below(request.lowest)
     seen, outcome = records.check(request.counter, pending.digest)
     if seen is Seen.NEW:
+        if tenure.held and pending.field in tenure.held:
+            return Step.NEEDS_TURN, None
         slot = _slot(tenure, pending)
         if slot is None or not (tenure.warm or pending.looked_up):
             return Step.NEEDS_LOAD, None
-        return Step.COMMITTING, run_command(tenure, slot, records, pending)
-    if seen is Seen.RECORDED and outcome is not None:
+        if own and (wait_s := tenure.log.callers.full_for_s()):
+            _answer(pending, Status.OVERLOADED, msgpack.packb([_FULL, wait_s]))
+            return Step.ANSWERED, None
+        if pending.method.runs_apart and not pending.meta.asks:
+            return Step.RUNS_APART, Run(pending, slot, records)
+        run = rule_out if pending.meta.asks else run_command
+        return Step.COMMITTING, run(slot, records, pending)
+    _answer_known(pending, records, seen, outcome)
+    return Step.ANSWERED, None
+
+
+def _step_query(tenure: Tenure, pending: Pending) -> tuple[Step, Run | None]:
+    slot = _slot(tenure, pending)
+    if slot is None:
+        return Step.NEEDS_LOAD, None
+    if pending.method.runs_apart:
+        return Step.RUNS_APART, Run(pending, slot, None)
+    _answer(pending, *run_query(slot, pending))
+    return Step.ANSWERED, None
+
+
+def _answer_known(pending: Pending, records: Records, seen: Seen, outcome: Outcome | None) -> None:
+    """It is over, in one way or another, or the same call is under way."""
+    if outcome is not None:
         _answer(pending, outcome.status, outcome.payload)
     elif seen is Seen.RUNNING:
-        effect = records.attached(request.counter)
-        assert isinstance(effect, Effect)
-        effect.waiters.append(pending.conn)
+        counter = pending.request.counter
+        running = records.attached(counter)
+        assert isinstance(running, Effect | Run)
+        running.waiters.append((pending.conn, counter))
     elif seen is Seen.CONFLICT:
         _answer(pending, Status.CONFLICT, msgpack.packb("this id was used with other arguments"))
     else:
         _answer(pending, Status.UNKNOWN, msgpack.packb("this call was settled or given up before"))
-    return Step.ANSWERED, None
+
+
+def record_names(pending: Pending) -> tuple[bytes, ...]:
+    """Fields of the partition's hash that tell whether the call is new."""
+    own = pending.meta.idempotency_key
+    if own:
+        return (caller_field(pending.spec.name, pending.key, own),)
+    session, counter = pending.request[:2]
+    return outcome_field(session, counter), watermark_field(session)
 
 
 def acknowledge(effect: Effect) -> None:
@@ -97,9 +143,8 @@ def acknowledge(effect: Effect) -> None:
     effect.records.finish(effect.counter, outcome)
     effect.slot.pending -= 1
     effect.slot.acknowledge(effect.after)
-    frame = pack_reply(effect.counter, outcome.status, outcome.payload)
-    for conn in effect.waiters:
-        conn.send(frame)
+    for conn, counter in effect.waiters:
+        conn.send(pack_reply(counter, outcome.status, outcome.payload))
 
 
 def _slot(tenure: Tenure, pending: Pending) -> Slot | None:

@@ -15,15 +15,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 
 from mesh.core import execution
 from mesh.core.cache import Cache
-from mesh.core.dedupe import outcome_field, watermark_field
 from mesh.core.epochs import NOT_HELD, pack_epochs, unpack_epochs
 from mesh.core.execution import Step
+from mesh.core.forgetting import Forgetting
 from mesh.core.messages import (
     Adopted,
     Beat,
@@ -46,8 +46,20 @@ from mesh.core.records import (
     Verdict,
     Want,
 )
+from mesh.core.retention import DEFAULT_CALLER_BYTES, DEFAULT_WINDOW_S, Retention
+from mesh.core.running import TimeLimitExceeded, begin_run, finish_command, finish_query
+from mesh.core.runs import Run, Runs
 from mesh.core.table import Table
-from mesh.core.tenure import STATE_PREFIX, Conn, Effect, Pending, Slot, Tenure
+from mesh.core.tenure import (
+    MAX_VALUE_BYTES,
+    STATE_PREFIX,
+    Conn,
+    Effect,
+    Home,
+    Pending,
+    Slot,
+    Tenure,
+)
 from mesh.core.wire import Limits, Redirect, Request, Status, pack_reply
 from mesh.entities import Registry
 from mesh.errors import BadRequest
@@ -59,9 +71,15 @@ class HandlingConfig:
 
     Attributes:
         lanes: commit connections that take turns.
+        limit_s: seconds that a run of an async or blocking method may take which names no limit of its own.
+        threads: that blocking methods may take; one that is stuck is lost until it comes back.
+        max_state_bytes: of one key's state.
+        max_reply_bytes: of one call's reply.
         hint_wait_s: how long a call waits that names an epoch this handler has not been granted.
         release_wait_s: how long a call waits for the next owner of a partition that is being given up.
-        window_s: a request older than half of this, counted from its first attempt, is never executed.
+        window_s: how long outcomes are kept; a request older than half of this, counted from its first
+            attempt, is never executed (mesh.core.retention).
+        caller_bytes: of one partition's records under callers' keys; calls with further keys are refused.
         max_pending: calls in memory at the same time, held ones too; the next ones are refused.
         max_wants: keys read with one call to the store; a primary must not stand still for one read.
         cache_bytes: state kept in memory; unacknowledged state is never evicted.
@@ -69,9 +87,14 @@ class HandlingConfig:
     """
 
     lanes: int = 2
+    limit_s: float = 30.0
+    threads: int = 32
+    max_state_bytes: int = MAX_VALUE_BYTES
+    max_reply_bytes: int = MAX_VALUE_BYTES
     hint_wait_s: float = 0.1
     release_wait_s: float = 5.0
-    window_s: float = 86_400.0
+    window_s: float = DEFAULT_WINDOW_S
+    caller_bytes: int = DEFAULT_CALLER_BYTES
     max_pending: int = 16_384
     max_wants: int = 512
     cache_bytes: int = 512 * 1024 * 1024
@@ -120,6 +143,12 @@ class HandlerCore:
         self.nonce = nonce
         self.partitions = partitions
         self.config = config or HandlingConfig()
+        self.home = Home(
+            run_limit_s=self.config.limit_s,
+            max_state_bytes=self.config.max_state_bytes,
+            max_reply_bytes=self.config.max_reply_bytes,
+        )
+        """What methods get from this handler; the shell adds what only it has."""
         self.table: Table | None = None
         self.grant = GrantRef(nonce, 0, 0)
         self.revoked = False
@@ -133,6 +162,7 @@ class HandlerCore:
         self._untold: dict[int, int] = {}
         self._held: dict[int, list[Held]] = {}
         self._outbox = Outbox(self.config.lanes)
+        self.runs = Runs(self.config.threads)
         self._wanted: dict[tuple[int, bytes], Tenure] = {}
         self._waiting: dict[tuple[int, bytes], Tenure] = {}
         """Where calls wait for a read, whether it is due or under way; swept by the timer."""
@@ -140,6 +170,9 @@ class HandlerCore:
         self._settling: set[int] = set()
         self._cache = Cache(self.config.cache_bytes)
         self._renewal = 0
+        self.retention = Retention(self.config.window_s, self.config.caller_bytes)
+        """What it remembers and for how long; the shell tells it the time."""
+        self._forgetting = Forgetting(self._tenures, self.retention)
         self._pending = 0
         self._holding = 0
         self._done = self._entity_errors = self._not_executed = self._unknown = 0
@@ -161,44 +194,58 @@ class HandlerCore:
             self._refuse_surplus(conn, request)
         elif not request.deadline_ms:
             self._refuse(conn, request, Status.EXPIRED, "its deadline passed on the way")
-        elif request.age_ms > self.config.window_s * 500:
+        elif request.age_ms > self.retention.oldest_ms:
             # Its record may have been dropped by now: running it again could be a second effect.
             self._refuse(conn, request, Status.UNKNOWN, "first sent too long ago to be run now")
         else:
+            if request.deadline_ms > self.retention.queue_ms:
+                request = request._replace(deadline_ms=self.retention.queue_ms)
             self._admit(tenure, conn, request, now)
 
     def _admit(self, tenure: Tenure, conn: Conn, request: Request, now: float) -> None:
         try:
             pending = execution.admit(
-                conn, request, self._registry, self.partitions, now, self.config.limits
+                tenure, conn, request, self._registry, self.partitions, now, self.config.limits
             )
         except BadRequest as error:
             self._refuse(conn, request, Status.BAD_REQUEST, str(error))
             return
         queue = tenure.waiting.get(pending.field)
-        if queue is not None:
+        if queue is None:
+            step = self._step(tenure, pending)
+        elif pending.field in tenure.held:
+            # Queries need not wait for the run that holds the key, and copies of its call join it.
+            step = self._step(tenure, pending)
+        else:
+            step = Step.NEEDS_LOAD
+        if step is Step.NEEDS_LOAD or step is Step.NEEDS_TURN:
             self._pending += 1
-            queue.append(pending)
-        elif not self._step(tenure, pending):
-            self._pending += 1
-            tenure.waiting[pending.field] = deque((pending,))
-            self._wanted[tenure.partition, pending.field] = tenure
             self._waiting[tenure.partition, pending.field] = tenure
+            if queue is not None:
+                queue.append(pending)
+                return
+            tenure.waiting[pending.field] = deque((pending,))
+            if step is Step.NEEDS_LOAD:
+                self._wanted[tenure.partition, pending.field] = tenure
 
-    def _step(self, tenure: Tenure, pending: Pending) -> bool:
-        """Run a call as far as memory allows; False if the store has to be read first."""
-        step, effect = execution.step(tenure, pending)
-        if step is Step.NEEDS_LOAD:
-            return False
-        if effect is not None:
+    def _step(self, tenure: Tenure, pending: Pending) -> Step:
+        """Run a call as far as memory allows."""
+        step, made = execution.step(tenure, pending)
+        if step is Step.NEEDS_LOAD or step is Step.NEEDS_TURN:
+            return step
+        if made is not None:
             self._pending += 1
-            self._outbox.add(effect)
-        elif pending.method.query:
-            self._done += 1
-        slot = effect.slot if effect is not None else tenure.slots.get(pending.field)
+            if isinstance(made, Run):
+                self.runs.add(made)
+            else:
+                self._outbox.add(made)
+            slot: Slot | None = made.slot
+        else:
+            self._done += pending.method.query
+            slot = tenure.slots.get(pending.field)
         if slot is not None:
             self._cache.touch(tenure, pending.field, slot)
-        return True
+        return step
 
     def _elsewhere(self, conn: Conn, request: Request, now: float, deadline: float) -> None:
         partition = request.partition
@@ -288,7 +335,7 @@ class HandlerCore:
                 and epoch > self._released.get(partition, NOT_HELD)
                 and epoch != self._dropped.get(partition)
             ):
-                self._tenures[partition] = Tenure(partition, epoch)
+                self._tenures[partition] = Tenure(partition, epoch, self.retention, self.home)
         self._messages.append(Adopted(self.nonce, message.life, message.version))
         for partition in list(self._held):
             self._retry_held(partition, now)
@@ -326,7 +373,7 @@ class HandlerCore:
             tenure = self._tenures.get(partition)
             if tenure is None or tenure.release_token is None:
                 self._settling.discard(partition)
-            elif self._outbox.is_settled(partition):
+            elif self._outbox.is_settled(partition) and not self.runs.of(tenure):
                 self._settling.discard(partition)
                 self._released[partition] = tenure.epoch
                 by_token.setdefault(tenure.release_token, []).append((partition, tenure.epoch))
@@ -371,7 +418,8 @@ class HandlerCore:
             if verdict is Verdict.APPLIED:
                 self._pending -= len(changes)
                 for effect in changes:
-                    assert isinstance(effect, Effect)
+                    if not isinstance(effect, Effect):
+                        continue  # forgotten for good, and nobody waits for it
                     self._done += effect.outcome.status == Status.OK
                     self._entity_errors += effect.outcome.status == Status.ENTITY_ERROR
                     execution.acknowledge(effect)
@@ -388,12 +436,81 @@ class HandlerCore:
     def _give_up(self, changes: Sequence[Change], status: Status) -> None:
         self._pending -= len(changes)
         for effect in changes:
-            assert isinstance(effect, Effect)
+            if not isinstance(effect, Effect):
+                continue
             self._not_executed += status is Status.NOT_READY
             self._unknown += status is not Status.NOT_READY
             effect.records.abandon(effect.counter)
-            for conn in effect.waiters:
-                conn.send(pack_reply(effect.counter, status, _MISPLACED))
+            for conn, counter in effect.waiters:
+                conn.send(pack_reply(counter, status, _MISPLACED))
+
+    # ----------------------------------------------------------------- runs
+
+    def take_runs(self, now: float) -> list[Run]:
+        """Async and blocking methods to be carried out now; `on_ran` is to be told of each, once."""
+        due = self.runs.due(now)
+        for run in due:
+            begin_run(run)
+        return due
+
+    def on_ran(self, run: Run, result: Any, error: BaseException | None, now: float) -> None:
+        """A run came to an end, whether or not anyone waits for it still.
+
+        Args:
+            result: what the method returned.
+            error: what it raised; None where it returned.
+        """
+        self.runs.came_back(run)
+        if not run.over:
+            self._finish(run, result, error, now, stop=False)
+
+    def _finish(
+        self, run: Run, result: Any, error: BaseException | None, now: float, *, stop: bool
+    ) -> None:
+        if run.records is None:
+            status, payload = finish_query(run, result, error)
+            self.runs.end(run, stop=stop)
+            self._pending -= 1
+            self._done += 1
+            for conn, counter in run.waiters:
+                conn.send(pack_reply(counter, status, payload))
+            return
+        effect = finish_command(run, result, error)
+        self.runs.end(run, stop=stop)  # its place among those in progress is its effect's now
+        self._outbox.add(effect)
+        field, tenure = run.pending.field, run.pending.tenure
+        self._cache.touch(tenure, field, run.slot)
+        if tenure.release_token is None:
+            # Otherwise the next owner is to run what waits.
+            self._run_waiting(tenure, field, now)
+
+    def _limit_runs(self, now: float) -> None:
+        for run in self.runs.overdue(now):
+            fate = (
+                "it goes on in its thread, and nothing of it is kept"
+                if run.blocking
+                else "it was cancelled"
+            )
+            limit = TimeLimitExceeded(
+                f"{run.name} took longer than its limit of {run.limit_s:g} s; {fate}"
+            )
+            self._finish(run, None, limit, now, stop=True)
+        for run in self.runs.expired(now):
+            self._end_unrun(run, Status.EXPIRED, "its deadline passed while all threads were taken")
+            tenure = run.pending.tenure
+            if tenure.release_token is None:
+                self._run_waiting(tenure, run.pending.field, now)
+
+    def _end_unrun(self, run: Run, status: Status, reason: str) -> None:
+        """Nothing of it was written, or will be."""
+        self.runs.end(run, stop=True)
+        self._pending -= 1
+        self._not_executed += 1
+        if run.records is not None:
+            run.records.abandon(run.pending.request.counter)
+        why = msgpack.packb(reason)
+        for conn, counter in run.waiters:
+            conn.send(pack_reply(counter, status, why))
 
     # ---------------------------------------------------------------- loads
 
@@ -411,9 +528,7 @@ class HandlerCore:
             if not tenure.warm:
                 for pending in queue:
                     if not pending.method.query:
-                        r = pending.request
-                        fields[outcome_field(r.session, r.counter)] = None
-                        fields[watermark_field(r.session)] = None
+                        fields.update(dict.fromkeys(execution.record_names(pending)))
             want = Want(partition, tenure.epoch, tuple(fields))
             loads.append(Load(tenure, field, tuple(queue), want))
         return loads
@@ -469,6 +584,8 @@ class HandlerCore:
             self._refuse(pending.conn, pending.request, status, reason)
 
     def _run_waiting(self, tenure: Tenure, field: bytes, now: float) -> None:
+        if field in tenure.held:
+            return
         queue = tenure.waiting.get(field)
         while queue:
             pending = queue[0]
@@ -476,11 +593,13 @@ class HandlerCore:
                 self._refuse(
                     pending.conn, pending.request, Status.EXPIRED, "its deadline passed in a queue"
                 )
-            elif not self._step(tenure, pending):
+            elif self._step(tenure, pending) is Step.NEEDS_LOAD:
                 self._wanted[tenure.partition, field] = tenure
                 return
             queue.popleft()
             self._pending -= 1
+            if field in tenure.held:
+                return
         tenure.waiting.pop(field, None)
 
     def next_sweep(self) -> list[Tenure]:
@@ -561,7 +680,11 @@ class HandlerCore:
     # ------------------------------------------------------------- the rest
 
     def on_timer(self, now: float) -> None:
-        """Call about every 20 ms: ends calls that waited too long for an owner, or for the store."""
+        """Call about every 20 ms: ends calls that waited too long for an owner, for the store or for their
+        turn, and runs that took too long.
+        """
+        if self.runs.is_any:
+            self._limit_runs(now)
         for partition, calls in list(self._held.items()):
             for held in [h for h in calls if h.until <= now]:
                 calls.remove(held)
@@ -576,6 +699,16 @@ class HandlerCore:
                 del self._waiting[partition, field]
             elif any(pending.deadline <= now for pending in queue):
                 self._expire(tenure, field, now)
+        self._delete(self._forgetting.turn(now))
+
+    def on_goodbye(self, session: int) -> None:
+        """The client of that session is gone, and all that it ever sent was answered."""
+        self._delete(self._forgetting.end(session))
+
+    def _delete(self, forgotten: Sequence[Change]) -> None:
+        self._pending += len(forgotten)
+        for change in forgotten:
+            self._outbox.add(change)
 
     def _expire(self, tenure: Tenure, field: bytes, now: float) -> None:
         left = deque[Pending]()
@@ -584,7 +717,9 @@ class HandlerCore:
                 left.append(pending)
             else:
                 self._pending -= 1
-                reason = "its deadline passed while the store was to be read"
+                held = field in tenure.held
+                what = "another command held its key" if held else "the store was to be read"
+                reason = f"its deadline passed while {what}"
                 self._refuse(pending.conn, pending.request, Status.EXPIRED, reason)
         if left:
             tenure.waiting[field] = left
@@ -670,7 +805,11 @@ class HandlerCore:
         self._drop(tenure)
 
     def _drop(self, tenure: Tenure) -> None:
-        """The tenure is over without a release: what was never sent was not executed."""
+        """The tenure is over without a release: what was never sent was not executed, and what still runs
+        will not have been.
+        """
+        for run in self.runs.of(tenure):
+            self._end_unrun(run, Status.NOT_READY, "the partition moved on")
         self._give_up(self._outbox.drop(tenure.partition), Status.NOT_READY)
         for pending in self._forget(tenure):
             self._refuse(pending.conn, pending.request, Status.NOT_READY, "the partition moved on")

@@ -2,6 +2,10 @@
 
 A command that raises leaves the state as it was; its error is an outcome like any other. A query answers
 from what is acknowledged, and one that writes changes nothing.
+
+A plain method runs at once on the live instance. An async or blocking one runs apart (mesh.core.runs) on a
+copy of its own: `begin_run` makes it, and `finish_command` or `finish_query` judge what became of it.
+Undoing such a run is forgetting its copy, and queries meanwhile never see one that is half done.
 """
 
 from __future__ import annotations
@@ -12,10 +16,10 @@ import msgpack
 
 from mesh.codec import Codec
 from mesh.core.outcomes import Outcome, Records
-from mesh.core.tenure import Effect, Pending, Slot, Tenure
+from mesh.core.runs import Run
+from mesh.core.tenure import Effect, Pending, Slot, Waiter
 from mesh.core.wire import Status
 
-MAX_VALUE_BYTES = 1024 * 1024
 _NONE: bytes = msgpack.packb(None)
 _NO_DETAILS: bytes = msgpack.packb([])
 _SCALARS = frozenset({bool, int, float, str, bytes})
@@ -25,26 +29,34 @@ _MAX_DETAIL_BYTES = 4 * _MAX_TEXT
 _MAX_DETAILS = 32
 
 
+class TimeLimitExceeded(Exception):
+    """What a run ends in that took too long; its caller gets it as an EntityError of this name."""
+
+
+# ------------------------------------------------------------------------------------------ plain methods
+
+
 def run_query(slot: Slot, pending: Pending) -> tuple[int, bytes]:
     """Status and payload of the answer, from acknowledged state."""
     instance = slot.readable()
+    here = pending.tenure.home.here
+    here.source = pending
     try:
         result = pending.method.function(instance, *pending.args, **pending.kwargs)
-        payload = _pack_result(slot, result)
+        payload = _pack_result(pending, result)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
-        status, payload = Status.ENTITY_ERROR, pack_error(error, slot.spec.codec)
+        status, payload = Status.ENTITY_ERROR, _pack_error_of(pending, error)
     else:
         status = Status.OK
+    finally:
+        here.source = None
     if _wrote(slot, instance):
         if instance is slot.instance:
             slot.rebuild()
         slot.image = None
-        refusal = TypeError(
-            f"query {pending.method.name} changed the state; make it a @mesh.command"
-        )
-        return Status.ENTITY_ERROR, pack_error(refusal, slot.spec.codec)
+        return _refuse_writing(pending)
     return status, payload
 
 
@@ -56,25 +68,100 @@ def _wrote(slot: Slot, instance: Any) -> bool:
         return True
 
 
-def run_command(tenure: Tenure, slot: Slot, records: Records, pending: Pending) -> Effect:
+def run_command(slot: Slot, records: Records, pending: Pending) -> Effect:
     """Run it against memory; what comes back has to be committed before anyone is answered."""
-    before = slot.blob
+    here = pending.tenure.home.here
+    here.source = pending
     try:
         result = pending.method.function(slot.instance, *pending.args, **pending.kwargs)
-        payload = _pack_result(slot, result)
-        after = _pack_state(slot)
+        payload = _pack_result(pending, result)
+        after = _checked(pending, slot.encode())
         status = Status.OK
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
         slot.rebuild()
-        after, status, payload = before, Status.ENTITY_ERROR, pack_error(error, slot.spec.codec)
+        after, status, payload = slot.blob, Status.ENTITY_ERROR, _pack_error_of(pending, error)
+    finally:
+        here.source = None
+    outcome = Outcome(pending.digest, status, payload)
+    return _effect(
+        slot, records, pending, after, outcome, [(pending.conn, pending.request.counter)]
+    )
+
+
+# ------------------------------------------------------------------------------- async and blocking methods
+
+
+def begin_run(run: Run) -> None:
+    """Give it its own copy of the key's state: a command's as the last command left it, a query's as it is
+    acknowledged.
+    """
+    slot = run.slot
+    run.before = slot.acked if run.pending.method.query else slot.blob
+    run.instance, run.extra = slot.spec.decode(run.before)
+
+
+def finish_query(run: Run, result: Any, error: BaseException | None) -> tuple[int, bytes]:
+    """Status and payload of the answer."""
+    pending = run.pending
+    payload, status = b"", Status.OK
+    if error is None:
+        try:
+            payload = _pack_result(pending, result)
+        except Exception as raised:  # noqa: BLE001 - encoding is a user's code too
+            error = raised
+    if error is not None:
+        status, payload = Status.ENTITY_ERROR, _pack_error_of(pending, error)
+        if isinstance(error, TimeLimitExceeded):
+            # It may still be at work on its copy, which says nothing any more.
+            return status, payload
+    try:
+        wrote = pending.spec.encode(run.instance, run.extra) != run.before
+    except (TypeError, ValueError):
+        wrote = True
+    return _refuse_writing(pending) if wrote else (status, payload)
+
+
+def finish_command(run: Run, result: Any, error: BaseException | None) -> Effect:
+    """What has to be committed before anyone is answered."""
+    pending, slot = run.pending, run.slot
+    assert run.records is not None
+    after, payload, status = run.before, b"", Status.OK
+    if error is None:
+        try:
+            payload = _pack_result(pending, result)
+            after = _checked(pending, pending.spec.encode(run.instance, run.extra))
+        except Exception as raised:  # noqa: BLE001 - encoding is a user's code too
+            error = raised
+    if error is not None:
+        after, status, payload = run.before, Status.ENTITY_ERROR, _pack_error_of(pending, error)
+    outcome = Outcome(pending.digest, status, payload)
+    effect = _effect(slot, run.records, pending, after, outcome, run.waiters)
+    if effect.after is not run.before:
+        # From the bytes and not from the copy, which whatever the method has left behind may still hold.
+        slot.rebuild()
+    return effect
+
+
+# ------------------------------------------------------------------------------------------------- both
+
+
+def _effect(
+    slot: Slot,
+    records: Records,
+    pending: Pending,
+    after: bytes,
+    outcome: Outcome,
+    waiters: list[Waiter],
+) -> Effect:
+    """The change that a command has made in memory, with the record of its outcome."""
+    before = slot.blob
     if after == before:
         after = before
     slot.blob = after
     slot.pending += 1
     counter = pending.request.counter
-    outcome = Outcome(pending.digest, status, payload)
     fields, deleted = records.write(counter, outcome)
     if after is not before:
         # A key that is back at its defaults reads the same as one that was never written.
@@ -82,25 +169,40 @@ def run_command(tenure: Tenure, slot: Slot, records: Records, pending: Pending) 
             deleted.append(pending.field)
         else:
             fields[pending.field] = after
-    effect = Effect(tenure, slot, after, records, pending, outcome, fields, deleted)
+    effect = Effect(
+        pending.tenure, slot, after, records, pending, outcome, fields, deleted, waiters
+    )
     records.start(counter, effect)
     return effect
 
 
-def _pack_state(slot: Slot) -> bytes:
-    state = slot.encode()
-    if len(state) > MAX_VALUE_BYTES:
-        raise ValueError(f"state of {len(state)} bytes is over the limit of {MAX_VALUE_BYTES}")
+def rule_out(slot: Slot, records: Records, pending: Pending) -> Effect:
+    """Nothing is known of the call under this key: from now on it is refused, so that no copy runs late."""
+    outcome = Outcome(pending.digest, Status.RULED_OUT, _NONE)
+    waiters = [(pending.conn, pending.request.counter)]
+    return _effect(slot, records, pending, slot.blob, outcome, waiters)
+
+
+def _refuse_writing(pending: Pending) -> tuple[int, bytes]:
+    refusal = TypeError(f"query {pending.method.name} changed the state; make it a @mesh.command")
+    return Status.ENTITY_ERROR, _pack_error_of(pending, refusal)
+
+
+def _checked(pending: Pending, state: bytes) -> bytes:
+    limit = pending.tenure.home.max_state_bytes
+    if len(state) > limit:
+        raise ValueError(f"state of {len(state)} bytes is over the limit of {limit}")
     return state
 
 
-def _pack_result(slot: Slot, result: Any) -> bytes:
+def _pack_result(pending: Pending, result: Any) -> bytes:
     if result is None:
         return _NONE
-    codec = slot.spec.codec
+    codec = pending.spec.codec
     payload = codec.pack(result)
-    if len(payload) > MAX_VALUE_BYTES:
-        raise ValueError(f"reply of {len(payload)} bytes is over the limit of {MAX_VALUE_BYTES}")
+    limit = pending.tenure.home.max_reply_bytes
+    if len(payload) > limit:
+        raise ValueError(f"reply of {len(payload)} bytes is over the limit of {limit}")
     if type(result) not in _SCALARS:
         # Once it is committed it is too late to say so: a retry gets the very same bytes.
         try:
@@ -108,6 +210,10 @@ def _pack_result(slot: Slot, result: Any) -> bytes:
         except ValueError as error:
             raise ValueError(f"its caller could not decode this reply: {error}") from None
     return payload
+
+
+def _pack_error_of(pending: Pending, error: BaseException) -> bytes:
+    return pack_error(error, pending.spec.codec)
 
 
 def pack_error(error: BaseException, codec: Codec) -> bytes:

@@ -7,8 +7,11 @@ tenure can answer in a later one (dapr/dotnet-sdk#986 is that bug).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from mesh.context import Caller, Context, Here, Outgoing, Source, here
 from mesh.core.dedupe import SessionLog
 from mesh.core.outbox import Change
 from mesh.core.outcomes import Outcome, Records
@@ -16,8 +19,10 @@ from mesh.core.payload import Meta
 from mesh.core.retention import Retention
 from mesh.core.wire import Request
 from mesh.entities import EntitySpec, Method
+from mesh.errors import BadRequest
 
 STATE_PREFIX = b"s"
+MAX_VALUE_BYTES = 1024 * 1024
 
 
 def state_field(entity: str, key: bytes) -> bytes:
@@ -31,6 +36,51 @@ class Conn(Protocol):
     def send(self, frame: bytes) -> None:
         """Queue a frame; a connection that is gone ignores it."""
         ...
+
+
+def _refuse_call(_run: Source, _outgoing: Outgoing) -> Any:
+    raise BadRequest(
+        "this handler has no client of its own, so its methods cannot call other entities"
+    )
+
+
+def _refuse_plain(outgoing: Outgoing) -> Any:
+    name = outgoing.method if isinstance(outgoing.method, str) else outgoing.method.name
+    raise BadRequest(
+        f"a plain method runs on the handler's loop and cannot wait for {name}: make it async, or "
+        f"@mesh.command(blocking=True)"
+    )
+
+
+def _no_time() -> float:
+    return 0.0
+
+
+@dataclass(slots=True)
+class Home:
+    """What all tenures of one handler share.
+
+    Attributes:
+        here: the place of the thread that plain methods run on.
+        now: reads the clock for a method that asks how much time it has left.
+        call: makes a call for a run; see mesh.context.
+        resources: by entity's name what its on_start has made.
+        run_limit_s: seconds that an async or blocking method may take which names no limit of its own.
+        max_state_bytes: of one key.
+        max_reply_bytes: of one call.
+    """
+
+    here: Here = field(default_factory=here)
+    now: Callable[[], float] = _no_time
+    call: Callable[[Source, Outgoing], Any] = _refuse_call
+    resources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    run_limit_s: float = 30.0
+    max_state_bytes: int = MAX_VALUE_BYTES
+    max_reply_bytes: int = MAX_VALUE_BYTES
+
+
+Waiter = tuple[Conn, int]
+"""Who is to be told how a call ended: a connection, and the call's number among those of its sender."""
 
 
 class Pending:
@@ -49,10 +99,12 @@ class Pending:
         "method",
         "request",
         "spec",
+        "tenure",
     )
 
     def __init__(
         self,
+        tenure: Tenure,
         conn: Conn,
         request: Request,
         deadline: float,
@@ -64,6 +116,7 @@ class Pending:
         meta: Meta,
         digest: bytes,
     ) -> None:
+        self.tenure = tenure
         self.conn = conn
         self.request = request
         self.deadline = deadline
@@ -76,6 +129,26 @@ class Pending:
         self.meta = meta
         self.digest = digest
         self.looked_up = False
+
+    def context(self, caller: Caller = _refuse_plain) -> Context:
+        """See mesh.context.Source."""
+        request, tenure, home = self.request, self.tenure, self.tenure.home
+        return Context(
+            idempotency_key=self.meta.idempotency_key
+            or f"{request.session:016x}:{request.counter}",
+            entity=self.spec.name,
+            method=f"{self.spec.name}.{self.method.name}",
+            key_bytes=self.key,
+            partition=request.partition,
+            epoch=tenure.epoch,
+            attempt=request.attempt + 1,
+            deadline=self.deadline,
+            metadata=self.meta.metadata,
+            resources=home.resources.setdefault(self.spec.name, {}),
+            _now=home.now,
+            _chain=self.meta.chain,
+            _caller=caller,
+        )
 
 
 class Slot:
@@ -146,6 +219,7 @@ class Effect(Change):
         outcome: Outcome,
         fields: dict[bytes, bytes],
         deleted: list[bytes],
+        waiters: list[Waiter],
     ) -> None:
         super().__init__(tenure.partition, tenure.epoch, fields, deleted)
         self.tenure = tenure
@@ -154,7 +228,7 @@ class Effect(Change):
         self.records = records
         self.counter = pending.request.counter
         self.outcome = outcome
-        self.waiters: list[Conn] = [pending.conn]
+        self.waiters = waiters
 
     @property
     def digest(self) -> bytes:
@@ -171,7 +245,9 @@ class Tenure:
         warm: every stored outcome record is in `log`: an id that is not there is new.
         swept: it was asked for as a whole, which small partitions are read in.
         unreadable: its hash cannot be scanned as things are; each call reads what it needs itself.
-        waiting: for a key that is being loaded, the calls that wait for it, in order of arrival.
+        home: what it shares with the others of this handler.
+        held: keys that an async or blocking command holds at this moment (mesh.core.runs).
+        waiting: for a key that is being loaded or held, the calls that wait for it, in order of arrival.
         release_token: the asker's token while the partition is being given up, else None.
     """
 
@@ -179,6 +255,8 @@ class Tenure:
         "complete",
         "cursor",
         "epoch",
+        "held",
+        "home",
         "log",
         "partition",
         "release_token",
@@ -189,10 +267,18 @@ class Tenure:
         "warm",
     )
 
-    def __init__(self, partition: int, epoch: int, retention: Retention | None = None) -> None:
+    def __init__(
+        self,
+        partition: int,
+        epoch: int,
+        retention: Retention | None = None,
+        home: Home | None = None,
+    ) -> None:
         self.partition = partition
         self.epoch = epoch
+        self.home = home or Home()
         self.slots: dict[bytes, Slot] = {}
+        self.held: set[bytes] = set()
         self.log = SessionLog(retention)
         self.complete = True
         self.warm = False
