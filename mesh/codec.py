@@ -132,6 +132,12 @@ class Codec:
                 self.add(cls)
         self._complete = found.complete
 
+    @property
+    def types(self) -> list[type]:
+        """Every declared type, those included that annotations name."""
+        self.resolve()
+        return list(self._by_type)
+
     def of_type(self, cls: type) -> Declared | None:
         """The declared type, if it is one."""
         if cls not in self._by_type:

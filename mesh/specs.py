@@ -76,7 +76,8 @@ class EntitySpec:
         self._migrations = migrations.collect(cls, version)
         self._defaults, self._factories = _fields(cls, name)
         self._fields = list(self._defaults)
-        self.codec = Codec(codecs, self._discover)
+        self._codecs = tuple(codecs)
+        self.codec = Codec(self._codecs, self._discover)
         # A default says its type where its annotation cannot be looked up (yet).
         for value in self._defaults.values():
             if is_declarable(type(value)) and self.codec.of_type(type(value)) is None:
@@ -91,6 +92,21 @@ class EntitySpec:
 
     def __repr__(self) -> str:
         return f"EntitySpec({self.name})"
+
+    def options(self) -> dict[str, Any]:
+        """What `entity` has to be told to make the same of a copy of the class in another process.
+
+        The types that annotations name are among it: there, their names may stand for nothing.
+        """
+        told = {codec.type if isinstance(codec, TypeCodec) else codec for codec in self._codecs}
+        return {
+            "name": self.name,
+            "version": self.version,
+            "ttl": self.ttl_s,
+            "durability": self.durability,
+            "priority": self.priority,
+            "codecs": (*self._codecs, *(cls for cls in self.codec.types if cls not in told)),
+        }
 
     def new(self) -> Any:
         """An instance in the state of a key that was never written."""
