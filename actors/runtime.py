@@ -71,6 +71,11 @@ def connect(mesh: str, address: str, *, dashboard: bool, temp_dir: str) -> RayIn
             ),
         )
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        if address == "auto" and isinstance(error, ConnectionError):
+            raise SetupError(
+                "--ray auto: no Ray runs on this machine; start one with `ray start --head`, name its "
+                "address with --ray HOST:PORT, or use --ray local"
+            ) from error
         what = "Ray could not be started" if local else f"no Ray was reached at {address!r}"
         raise SetupError(f"{what}: {error}") from error
     if local:

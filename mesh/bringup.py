@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from actors import runtime
+from actors.reach import check_ray
 from actors.spec import Spec
 from mesh.client.tool import ask
 from mesh.config import MeshConfig, load_app
@@ -117,8 +118,11 @@ class RunningMesh:
             address = _address(config)
             self._external = await self._prepared(address)
             self._durability(address, self._external)
+        else:
+            await self._embedded().check()
         if config.ray == "local":
             await check_port(config.host, config.port)
+        await asyncio.to_thread(check_ray, config.ray)
 
     async def _start_ray(self) -> runtime.RayInfo:
         def begin() -> runtime.RayInfo:
@@ -140,14 +144,17 @@ class RunningMesh:
             failover = "none" if address.sentinels is None else "sentinel"
             named = {"kind": "external", "address": str(address), "failover": failover}
             return address, self._external, named
-        folder = config.data_folder
-        self._store = EmbeddedStore(folder, mesh=config.name, partitions=config.partitions)
+        self._store = self._embedded()
         await self._store.start()
-        progress(f"the store is up: primary, 2 replicas, 3 Sentinels, data in {folder}")
+        progress(f"the store is up: primary, 2 replicas, 3 Sentinels, data in {config.data_folder}")
         prepared = await self._prepared(self._store.address)
         nodes = [dataclasses.asdict(node) for node in await self._store.nodes()]
         about = {"kind": "embedded", "nodes": nodes}
         return self._store.address, prepared, about
+
+    def _embedded(self) -> EmbeddedStore:
+        config = self.config
+        return EmbeddedStore(config.data_folder, mesh=config.name, partitions=config.partitions)
 
     async def _prepared(self, address: StoreAddress) -> Prepared:
         options = _store_options(self.config)

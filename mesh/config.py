@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from mesh.settings import ConfigError, Ref, check, secrets_in, setting, settings
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _APP = re.compile(r"[\w.]+(:\w+(,\w+)*)?")
+_ADDRESS = re.compile(r"[^\s/]+:\d{1,5}")
 _MIB = 1024 * 1024
 MAX_PARTITIONS = 16_384
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -70,7 +72,7 @@ class MeshConfig:
     )
     ray: str = setting(
         "local",
-        "local starts a Ray of its own, auto or an address joins one that runs",
+        "local starts a Ray of its own, auto or HOST:PORT joins one that runs",
         metavar="RAY",
     )
     dashboard: bool = setting(True, "start Ray's dashboard too (local Ray only)", kind="yes or no")
@@ -226,6 +228,13 @@ class MeshConfig:
             )
         if self.app and not all(_APP.fullmatch(part) for part in self.app.split(";")):
             raise ConfigError(Ref("app"), f' {self.app!r} is not "module" or "module:Class,Class"')
+        if self.ray.startswith("ray://"):
+            raise ConfigError(
+                Ref("ray"),
+                f" {self.ray} is Ray Client's address: name that of the cluster itself, HOST:6379",
+            )
+        if self.ray not in ("local", "auto") and not _ADDRESS.fullmatch(self.ray):
+            raise ConfigError(Ref("ray"), f" {self.ray!r}: write local, auto or HOST:PORT")
         if self.host not in LOOPBACK and not self.token:
             raise ConfigError(
                 Ref("host"),
@@ -289,15 +298,30 @@ def load_app(app: str) -> list[type]:
         module_name, _, names = part.partition(":")
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SetupError(
-                f"--app {part}: importing {module_name!r} failed: {type(error).__name__}: {error}"
+                f"--app {part}: importing {module_name!r} failed{_place(error)}: "
+                f"{type(error).__name__}: {error}{_hint(error, module_name)}"
             ) from error
         found = _pick(module, names.split(",") if names else None)
         if not found:
             raise SetupError(f"--app {part}: {module_name!r} defines no @mesh.entity class")
         classes.extend(found)
     return classes
+
+
+def _place(error: BaseException) -> str:
+    """The line of the application that failed, where one of its lines ran at all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
+    return f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
+
+
+def _hint(error: BaseException, module_name: str) -> str:
+    wanted = module_name.partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and error.name == wanted:
+        return f"; it is looked for in {os.getcwd()} and on PYTHONPATH"
+    return ""
 
 
 def _pick(module: Any, names: Sequence[str] | None) -> list[type]:

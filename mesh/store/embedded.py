@@ -120,6 +120,21 @@ class EmbeddedStore:
         """
         return tuple((HOST, port) for port in self._state.sentinel_ports)
 
+    async def check(self) -> None:
+        """Refuse what `start` would refuse, as far as it can be known before anything is started.
+
+        Raises:
+            SetupError: no fit binary, or the folder is in use, another mesh's, damaged or not writable.
+        """
+        if self._binary is None:
+            await find_binary()
+        folder = await self._locked_folder()
+        try:
+            folder.load(self._mesh, self._partitions)
+            folder.last_primary()
+        finally:
+            folder.close()
+
     async def start(self) -> StoreAddress:
         """Start all servers and wait until both replicas follow and the Sentinels agree.
 

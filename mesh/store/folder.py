@@ -50,10 +50,15 @@ class StoreFolder:
         """Make the folder if need be, and lock it.
 
         Raises:
-            SetupError: another process has it.
+            SetupError: another process has it, or it cannot be written.
         """
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SetupError(
+                f"data folder {path} cannot be used: {error.strerror}; name another one with --data-dir"
+            ) from error
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -81,12 +86,17 @@ class StoreFolder:
         """The folder's state, or that of a new one. `partitions` None: whatever is on record.
 
         Raises:
-            SetupError: the folder is another mesh's.
+            SetupError: the folder is another mesh's, or damaged.
         """
         file = self.path / "store.json"
         if not file.exists():
             return FolderState(mesh, partitions or DEFAULT_PARTITIONS, [], [])
-        state = FolderState(**json.loads(file.read_text()))
+        try:
+            state = FolderState(**json.loads(file.read_text()))
+        except (ValueError, TypeError) as error:
+            raise SetupError(
+                f"{file} is damaged ({error}): put it back from a backup, or name another folder"
+            ) from error
         asked = state.partitions if partitions is None else partitions
         if (state.mesh, state.partitions) != (mesh, asked):
             raise SetupError(

@@ -37,6 +37,9 @@ from mesh.store.redis import RedisStore
         ({"log_level": "loud"}, "'loud': choose debug, info, warning or error"),
         ({"name": "a/b"}, "mesh name 'a/b': use 1 to 64 letters"),
         ({"app": "a b"}, 'is not "module" or "module:Class,Class"'),
+        ({"ray": "nearby"}, "ray 'nearby': write local, auto or HOST:PORT"),
+        ({"ray": "http://head:8265"}, "ray 'http://head:8265': write local, auto or HOST:PORT"),
+        ({"ray": "ray://head:10001"}, "is Ray Client's address: name that of the cluster itself"),
     ],
 )
 def test_what_a_setting_cannot_be_is_refused_with_its_value(settings, said):
