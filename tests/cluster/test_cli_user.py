@@ -176,7 +176,7 @@ def test_a_taken_port_is_refused_before_anything_starts(fails: Callable[..., str
     ("arguments", "says"),
     [
         (["--app", "nowhere"], "importing 'nowhere' failed: ModuleNotFoundError"),
-        (["--app", "broken"], "importing 'broken' failed: ZeroDivisionError"),
+        (["--app", "broken"], "broken.py, line 1: ZeroDivisionError: division by zero"),
         (["--app", "bank:Nobody"], "'bank' has no Nobody"),
         (["--app", "json"], "'json' defines no @mesh.entity class"),
         (["--app", "a b"], 'is not "module" or "module:Class,Class"'),
