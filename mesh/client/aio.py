@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -26,7 +26,7 @@ from mesh.codec import PLAIN_CODEC, Codec
 from mesh.core.calling import Call, ClientCore, Result
 from mesh.core.keyspace import key_bytes, partition_of
 from mesh.core.messages import Hello
-from mesh.core.payload import pack_call
+from mesh.core.payload import NO_META, Meta, pack_call
 from mesh.core.table import Table
 from mesh.core.wire import Kind, unpack_reply
 from mesh.entities import MethodRef, spec_of
@@ -142,7 +142,7 @@ class AsyncClient:
     async def call(
         self, method: str, key: str | bytes, /, *args: Any, timeout: float = ..., **kwargs: Any
     ) -> Any: ...
-    async def call(
+    def call(
         self,
         method: MethodRef[..., Any] | str,
         key: str | bytes,
@@ -150,7 +150,7 @@ class AsyncClient:
         *args: Any,
         timeout: Any = DEFAULT_TIMEOUT_S,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Call an entity's method on a key; a command takes effect exactly once, or not at all.
 
         Cancelling it ends it here and now; what was sent may still be carried out.
@@ -169,7 +169,19 @@ class AsyncClient:
             OutcomeUnknown: sent, and no verdict in time, or before the client was closed.
             ProtocolError: executed, and its reply cannot be decoded.
         """
-        partition, payload, codec = self._encode(method, key, args, kwargs, timeout)
+        return self._call(method, key, args, kwargs, timeout, NO_META)
+
+    async def _call(
+        self,
+        method: MethodRef[..., Any] | str,
+        key: str | bytes,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        timeout: float,
+        meta: Meta,
+    ) -> Any:
+        """A call from its beginning to its end, with what goes along with it."""
+        partition, payload, codec = self._encode(method, key, args, kwargs, timeout, meta)
         future: asyncio.Future[Result] = self._loop.create_future()
         call = self._begin(partition, payload, timeout, _settle(future))
         try:
@@ -235,8 +247,9 @@ class AsyncClient:
         method: MethodRef[..., Any] | str,
         key: str | bytes,
         args: tuple[Any, ...],
-        kwargs: Any,
+        kwargs: Mapping[str, Any],
         timeout: float,
+        meta: Meta = NO_META,
     ) -> tuple[int, bytes, Codec]:
         """Check a call and write it down, and say what its reply is read with; in any thread."""
         raw = key_bytes(key)
@@ -244,12 +257,12 @@ class AsyncClient:
             method.method.check(args, kwargs)
             spec = spec_of(method.owner)
             name, codec = f"{spec.name}.{method.method.name}", spec.codec
-        elif "." in method:
+        elif isinstance(method, str) and "." in method:
             name, codec = method, PLAIN_CODEC
         else:
             raise BadRequest(f'method must be Entity.method or "Entity.method", not {method!r:.80}')
         try:
-            payload = pack_call(codec, name, raw, args, kwargs)
+            payload = pack_call(codec, name, raw, args, kwargs, meta.encode())
         except (TypeError, ValueError) as error:
             hint = BY_NAME if codec is PLAIN_CODEC else ""
             raise BadRequest(f"arguments of {name} cannot be sent: {error}{hint}") from None
@@ -259,7 +272,11 @@ class AsyncClient:
             )
         if self._over:
             raise Unavailable(self._over)
-        if not 0 < timeout <= MAX_TIMEOUT_S:  # true of nan, too
+        try:
+            fits = 0 < timeout <= MAX_TIMEOUT_S  # not true of nan
+        except TypeError:
+            fits = False
+        if not fits:
             raise BadRequest(
                 f"timeout must be above 0 seconds and up to {MAX_TIMEOUT_S:g}, not {timeout!r}"
             )
