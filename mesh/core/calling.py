@@ -12,30 +12,18 @@ Pure: `now` is passed in, frames leave through `Ports`.
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
-
-import msgpack
+from typing import Any, NamedTuple, Protocol
 
 from mesh.core.table import HandlerRow, Owner, Table
+from mesh.core.unsettled import Unsettled
+from mesh.core.verdicts import verdict
 from mesh.core.wire import MAX_MS, Redirect, Request, Status, pack_request
-from mesh.errors import (
-    BadRequest,
-    DeadlineExceeded,
-    EntityError,
-    IdempotencyConflict,
-    MeshError,
-    OutcomeUnknown,
-    Overloaded,
-    ProtocolError,
-    Unavailable,
-)
+from mesh.errors import DeadlineExceeded, MeshError, OutcomeUnknown, Unavailable
 
 MAX_DEATHS = 2
-UNDECODABLE = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
-"""What msgpack raises at bytes that it cannot make values of."""
+DEFAULT_PRIORITY = 128
+"""In the middle of 0 to 255, so that there is room on both sides."""
 _BACKOFF_S = 0.002
 _SLACK = 256
 _MAX_BACKOFF_S = 0.05
@@ -57,12 +45,12 @@ class Ports(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a call ended: a reply's payload, or an error."""
+class Result(NamedTuple):
+    """How a call ended: a reply's payload, or an error and the handler's status that says so."""
 
     payload: bytes = b""
     error: MeshError | None = None
+    status: int = Status.OK
 
 
 class Call:
@@ -75,10 +63,14 @@ class Call:
         "counter",
         "deadline",
         "done",
+        "epoch",
+        "idempotency_key",
         "maybe",
         "partition",
         "payload",
+        "priority",
         "settled",
+        "slept",
         "started",
         "suspects",
     )
@@ -91,6 +83,8 @@ class Call:
         started: float,
         deadline: float,
         done: Callable[[Result], None],
+        priority: int,
+        idempotency_key: str | None,
     ) -> None:
         self.counter = counter
         self.partition = partition
@@ -98,7 +92,13 @@ class Call:
         self.started = started
         self.deadline = deadline
         self.done = done
+        self.priority = priority
+        self.idempotency_key = idempotency_key
         self.attempt = 0
+        self.epoch: int | None = None
+        """That the last attempt was sent for."""
+        self.slept = 0.0
+        """Seconds of its life that the clock does not count."""
         self.backoff = _BACKOFF_S
         self.conn: bytes | None = None
         self.maybe = False
@@ -121,7 +121,7 @@ class ClientCore:
         self.table: Table | None = None
         self._ports = ports
         self._calls: dict[int, Call] = {}
-        self._order: deque[int] = deque()
+        self._unsettled = Unsettled(self._calls)
         self._next = 1
         self._overrides: dict[int, Owner] = {}
         self._up: set[bytes] = set()
@@ -141,13 +141,17 @@ class ClientCore:
         timeout_s: float,
         now: float,
         done: Callable[[Result], None],
+        priority: int = DEFAULT_PRIORITY,
+        idempotency_key: str | None = None,
     ) -> Call:
         """Begin a call; `done` is called once, when it has ended."""
         counter = self._next
         self._next += 1
-        call = Call(counter, partition, payload, now, now + timeout_s, done)
+        call = Call(
+            counter, partition, payload, now, now + timeout_s, done, priority, idempotency_key
+        )
         self._calls[counter] = call
-        self._order.append(counter)
+        self._unsettled.began(partition, counter)
         if len(self._timers) > 2 * len(self._calls) + _SLACK:
             self._forget_ended()
         heapq.heappush(self._timers, (call.deadline, counter))
@@ -161,7 +165,7 @@ class ClientCore:
         calls = self._calls
         self._timers = [timer for timer in self._timers if timer[1] in calls]
         heapq.heapify(self._timers)
-        self._order = deque(counter for counter in self._order if counter in calls)
+        self._unsettled.forget_settled()
 
     def cancel(self, call: Call) -> None:
         """The caller does not wait any more. What was sent may still be carried out."""
@@ -172,6 +176,7 @@ class ClientCore:
         """A handler answered. Late answers of calls that have ended are ignored."""
         call = self._calls.get(counter)
         if call is None:
+            self._unsettled.answered(nonce, counter)
             return
         if call.conn == nonce:
             self._in_flight[nonce].pop(counter, None)
@@ -183,40 +188,30 @@ class ClientCore:
             self._end(call, Result(payload))
         elif status == Status.REDIRECT:
             self._learn(Redirect.decode(payload), call, now)
-        elif status in (Status.NOT_READY, Status.MAYBE):
+        elif status in (Status.NOT_READY, Status.MAYBE, Status.EXPIRED):
+            # A handler has calls wait only so long, however late they are due: then they are sent anew.
             call.maybe = call.maybe or status == Status.MAYBE
             self._again_later(call, now)
         else:
-            self._end(call, Result(error=self._error(call, nonce, status, payload)))
+            known = self._known(call, nonce)
+            error = verdict(status, payload, known, maybe=call.maybe)
+            self._end(call, Result(b"", error, status))
 
-    def _error(self, call: Call, nonce: bytes, status: int, payload: bytes) -> MeshError:
-        known: dict[str, Any] = {"partition": call.partition}
-        row = self.table.row(nonce) if self.table else None
-        if row is not None:
-            known["handler"] = row.id
-        try:
-            value: Any = msgpack.unpackb(payload, strict_map_key=False)
-            if status == Status.ENTITY_ERROR:
-                name, message, details = value
-                return EntityError(message, type=name, details=details, **known)
-        except UNDECODABLE as error:
-            reason = f"answered with status {status} and what cannot be decoded: {error!r:.200}"
-            known["executed"] = True if status == Status.ENTITY_ERROR else None
-            return ProtocolError(reason, **known)
-        # An earlier attempt on a connection that broke may have run, whatever this one was told.
-        known["executed"] = None if call.maybe else False
-        if status == Status.BAD_REQUEST:
-            return BadRequest(value, **known)
-        if status == Status.CONFLICT:
-            return IdempotencyConflict(value, **known)
-        if status == Status.EXPIRED:
-            return self._too_late(call)
-        if status == Status.OVERLOADED:
-            return Overloaded(f"{value}; try again later", retry_after=0.1, **known)
-        if status == Status.UNREADABLE and not call.maybe:
-            return Unavailable(value, **known)
-        known["executed"] = None
-        return OutcomeUnknown(str(value), **known)
+    def _known(self, call: Call, nonce: bytes | None = None) -> dict[str, Any]:
+        """What every error says: who was asked, or would be, and for what."""
+        owner = self.owner(call.partition)
+        epoch = call.epoch if nonce is not None else owner.epoch if owner else None
+        row = None
+        if nonce is not None and self.table is not None:
+            row = self.table.row(nonce)
+        if row is None and owner is not None and nonce in (None, owner.handler.nonce):
+            row = owner.handler
+        return {
+            "partition": call.partition,
+            "handler": row.id if row else None,
+            "epoch": epoch,
+            "idempotency_key": call.idempotency_key,
+        }
 
     # --------------------------------------------------------------- routes
 
@@ -246,9 +241,11 @@ class ClientCore:
     def on_down(self, nonce: bytes, now: float) -> None:
         """The connection to that process broke."""
         self._up.discard(nonce)
+        self._unsettled.lost(nonce)
         for call in self._in_flight.pop(nonce, {}).values():
             call.conn = None
             call.maybe = True
+            self._unsettled.in_doubt = True
             call.suspects.add(nonce)
             self._dispatch(call, now)
 
@@ -291,7 +288,7 @@ class ClientCore:
                 unknown = call.maybe or call.conn is not None
                 cls = OutcomeUnknown if unknown else Unavailable
                 reason = f"the call could not be sent: {error!r:.200}"
-                self._end(call, Result(error=cls(reason, partition=call.partition)))
+                self._end(call, Result(error=cls(reason, **self._known(call))))
 
     def _send(self, call: Call, now: float) -> None:
         owner = self.owner(call.partition)
@@ -305,6 +302,7 @@ class ClientCore:
             self._end(call, Result(error=self._poison(call)))
             return
         call.conn = nonce
+        call.epoch = owner.epoch
         self._in_flight[nonce][call.counter] = call
         self._ports.send(
             nonce,
@@ -312,13 +310,13 @@ class ClientCore:
                 Request(
                     self.session,
                     call.counter,
-                    self._lowest(),
+                    self._unsettled.lowest(call.partition),
                     call.partition,
                     owner.epoch,
                     min(MAX_MS, max(0, int((call.deadline - now) * 1000))),
-                    min(MAX_MS, int((now - call.started) * 1000)),
+                    min(MAX_MS, int((now - call.started + call.slept) * 1000)),
                     min(255, call.attempt),
-                    0,
+                    call.priority,
                     call.payload,
                 )
             ),
@@ -341,12 +339,6 @@ class ClientCore:
         heapq.heappush(self._timers, (now + call.backoff, call.counter))
         call.backoff = min(_MAX_BACKOFF_S, call.backoff * 2)
 
-    def _lowest(self) -> int:
-        order, calls = self._order, self._calls
-        while order and order[0] not in calls:
-            order.popleft()
-        return order[0] if order else self._next
-
     # ----------------------------------------------------------------- time
 
     def next_timer(self) -> float | None:
@@ -365,6 +357,11 @@ class ClientCore:
             elif call.conn is None and counter not in self._parked:
                 self._dispatch(call, now)
 
+    def on_slept(self, seconds: float) -> None:
+        """The machine was asleep, which the clock does not count: all calls are that much older."""
+        for call in self._calls.values():
+            call.slept += seconds
+
     # ------------------------------------------------------------------ end
 
     def close(self, reason: str) -> None:
@@ -372,7 +369,12 @@ class ClientCore:
         for call in list(self._calls.values()):
             unknown = call.maybe or call.conn is not None
             cls = OutcomeUnknown if unknown else Unavailable
-            self._end(call, Result(error=cls(reason, partition=call.partition)))
+            self._end(call, Result(error=cls(reason, **self._known(call))))
+
+    @property
+    def is_answered(self) -> bool:
+        """Every attempt of every call was answered: nothing of this session is under way anywhere."""
+        return not self._calls and self._unsettled.is_answered
 
     def calls(self) -> Iterator[Call]:
         """The calls that have not ended."""
@@ -380,11 +382,7 @@ class ClientCore:
 
     def _too_late(self, call: Call) -> MeshError:
         owner = self.owner(call.partition)
-        known: dict[str, Any] = {
-            "partition": call.partition,
-            "handler": owner.handler.id if owner else None,
-            "epoch": owner.epoch if owner else None,
-        }
+        known = self._known(call)
         span = f"within {call.deadline - call.started:.3g} s ({call.attempt} attempts)"
         if call.maybe or call.conn is not None:
             return OutcomeUnknown(f"no verdict {span}; the call may have been executed", **known)
@@ -399,7 +397,7 @@ class ClientCore:
         return OutcomeUnknown(
             f"in flight on {len(call.suspects)} handler processes that died; not sent to another, "
             f"since it may be the cause",
-            partition=call.partition,
+            **self._known(call),
         )
 
     def _settle(self, call: Call) -> None:
@@ -408,6 +406,7 @@ class ClientCore:
         self._parked.pop(call.counter, None)
         if call.conn is not None:
             self._in_flight[call.conn].pop(call.counter, None)
+            self._unsettled.given_up(call.conn, call.counter)
 
     def _end(self, call: Call, result: Result) -> None:
         self._settle(call)

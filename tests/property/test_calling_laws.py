@@ -25,6 +25,7 @@ class Schedule(RuleBasedStateMachine):
         self.epochs = [1] * PARTITIONS
         self.up: set[bytes] = set()
         self.calls = []
+        self.broken = False
         self.ran: set[int] = set()
         """Calls of which some attempt was executed, or may have been."""
         self.seen = 0
@@ -58,7 +59,9 @@ class Schedule(RuleBasedStateMachine):
     def lose(self, nonce):
         """With the connection goes what was under way on it: executed or not, nobody knows."""
         self.up.discard(nonce)
-        self.ran.update(self.waiting.pop(nonce, ()))
+        lost = self.waiting.pop(nonce, ())
+        self.broken = self.broken or bool(lost)
+        self.ran.update(lost)
 
     @rule(nonce=processes)
     def connection_made(self, nonce):
@@ -156,8 +159,16 @@ class Schedule(RuleBasedStateMachine):
 
     @invariant()
     def the_lowest_unsettled_is_never_above_a_call_that_has_not_ended(self):
-        open_calls = [call.counter for call in self.client.core.calls()]
-        assert self.client.core._lowest() == min(open_calls, default=len(self.calls) + 1)
+        lowest: dict[int, int] = {}
+        for call in self.client.core.calls():
+            lowest[call.partition] = min(call.counter, lowest.get(call.partition, call.counter))
+        for partition, counter in lowest.items():
+            assert self.client.core._unsettled.lowest(partition) == counter
+
+    @invariant()
+    def what_is_told_as_answered_has_no_copy_left_anywhere(self):
+        if self.client.core.is_answered:
+            assert not any(self.waiting.values()) and not self.broken
 
     def teardown(self):
         self.client.later(20)

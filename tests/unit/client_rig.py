@@ -60,9 +60,10 @@ class Client:
     def down(self, nonce: bytes) -> None:
         self.core.on_down(nonce, self.now)
 
-    def call(self, partition: int = 0, timeout_s: float = 10.0) -> Call:
+    def call(self, partition: int = 0, timeout_s: float = 10.0, **options: Any) -> Call:
         results: list[Result] = []
-        call = self.core.call(partition, b"payload", timeout_s, self.now, results.append)
+        end = results.append
+        call = self.core.call(partition, b"payload", timeout_s, self.now, end, **options)
         self.results[call.counter] = results
         return call
 

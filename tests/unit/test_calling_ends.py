@@ -2,7 +2,7 @@
 
 import msgpack
 import pytest
-from unit.client_rig import A, B, C, Client
+from unit.client_rig import A, B, C, Client, epoch
 
 from mesh.core.wire import Status
 from mesh.errors import (
@@ -65,13 +65,108 @@ def test_a_partition_that_cannot_be_read_ends_the_call_and_is_named(client):
 
 
 def test_expired_is_not_executed_unless_an_earlier_attempt_broke_off(client):
-    sure, unsure = client.call(0), client.call(1)
+    sure, unsure = client.call(0, 0.5), client.call(1, 0.5)
     client.down(B)
     client.up(B)
-    for call in (sure, unsure):
-        client.reply(call, Status.EXPIRED, "late")
+    while client.result(sure) is None:
+        for call in (sure, unsure):
+            if call.conn is not None:
+                client.reply(call, Status.EXPIRED, "late")
+        client.later(client.core.next_timer() - client.now)
+    assert sure.attempt > 2, "a handler waits shorter than a caller may: it is asked again"
     assert type(client.error(sure)) is DeadlineExceeded and client.error(sure).executed is False
     assert type(client.error(unsure)) is OutcomeUnknown and client.error(unsure).executed is None
+
+
+@pytest.mark.parametrize("key", [None, "order-17"])
+@pytest.mark.parametrize(
+    ("status", "value"),
+    [
+        (Status.ENTITY_ERROR, ["ValueError", "no", []]),
+        (Status.RULED_OUT, None),
+        (Status.BAD_REQUEST, "no"),
+        (Status.CONFLICT, "no"),
+        (Status.UNKNOWN, "no"),
+        (Status.OVERLOADED, "no"),
+        (Status.OVERLOADED, ["no", 7.5]),
+        (Status.UNREADABLE, "no"),
+        (Status.EXPIRED, "no"),
+    ],
+)
+def test_every_error_says_what_was_asked_of_whom_and_under_which_key(client, status, value, key):
+    call = client.call(1, timeout_s=0.5, idempotency_key=key)
+    client.reply(call, status, value)
+    client.later(1.0)
+    error = client.error(call)
+    assert (error.handler, error.partition, error.epoch) == ("h-2", 1, epoch(1))
+    assert error.idempotency_key == key
+
+
+def test_what_the_client_itself_ends_bears_the_callers_key(client):
+    late, closed = client.call(0, 0.5, idempotency_key="a"), client.call(1, idempotency_key="b")
+    client.later(1.0)
+    client.core.close("closed here")
+    errors = [client.error(late), client.error(closed)]
+    assert [(e.idempotency_key, e.partition, e.handler) for e in errors] == [
+        ("a", 0, "h-1"),
+        ("b", 1, "h-2"),
+    ]
+
+
+def test_a_call_that_was_ruled_out_was_not_executed_whatever_became_of_its_first_attempt(client):
+    call = client.call(0, idempotency_key="order-17")
+    client.down(A)
+    client.up(A)
+    client.reply(call, Status.RULED_OUT)
+    assert type(client.error(call)) is IdempotencyConflict
+    assert client.error(call).executed is False and "'order-17'" in client.error(call).message
+
+
+def test_a_refusal_for_want_of_room_says_when_to_try_again(client):
+    call = client.call()
+    client.reply(call, Status.OVERLOADED, ["full", 12.5])
+    error = client.error(call)
+    assert (type(error), error.retry_after, error.message) == (
+        Overloaded,
+        12.5,
+        "full; try again in 12.5 s",
+    )
+
+
+def test_a_session_is_answered_once_every_attempt_has_its_answer(client):
+    assert client.core.is_answered
+    call, given_up = client.call(0), client.call(1)
+    assert not client.core.is_answered
+    client.reply(call, Status.OK)
+    conn = given_up.conn
+    client.core.cancel(given_up)
+    assert not client.core.is_answered, "it may still be read, and run"
+    client.core.on_reply(conn, given_up.counter, Status.OK, b"", client.now)
+    assert client.core.is_answered
+
+
+@pytest.mark.parametrize("given_up_first", [True, False])
+def test_a_session_with_an_attempt_on_a_broken_connection_stays_in_doubt(client, given_up_first):
+    call = client.call(0)
+    if given_up_first:
+        client.core.cancel(call)
+    client.down(A)
+    client.up(A)
+    if not given_up_first:
+        client.reply(call, Status.OK)
+    assert not list(client.core.calls()) and not client.core.is_answered
+
+
+def test_the_age_of_a_resent_call_counts_the_time_that_the_machine_slept(client):
+    call = client.call(0)
+    client.later(1)
+    client.core.on_slept(3600)
+    client.down(A)
+    client.up(A)
+    assert client.last()[1].age_ms == 3_601_000
+    fresh = client.call(0)
+    assert (fresh.slept, client.last()[1].age_ms) == (0, 0)
+    del call
 
 
 def test_an_unknown_answer_stays_unknown(client):

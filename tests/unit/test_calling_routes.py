@@ -3,7 +3,7 @@
 import pytest
 from unit.client_rig import A, B, C, Client, epoch
 
-from mesh.core.calling import Call
+from mesh.core.calling import DEFAULT_PRIORITY, Call
 from mesh.core.wire import Status
 
 
@@ -140,6 +140,22 @@ def test_each_request_carries_the_lowest_counter_that_is_not_settled(client):
     client.reply(first, Status.OK)
     client.call()
     assert client.last()[1].lowest == 3
+
+
+def test_a_call_that_takes_long_holds_up_the_forgetting_of_its_own_partition_only(client):
+    client.call(0)
+    for _ in range(3):
+        other = client.call(1)
+        assert client.last()[1].lowest == other.counter
+        client.reply(other, Status.OK)
+    assert client.call(0).counter == 5 and client.last()[1].lowest == 1
+
+
+def test_a_request_bears_its_priority(client):
+    client.call()
+    assert client.last()[1].priority == DEFAULT_PRIORITY
+    client.call(priority=255)
+    assert client.last()[1].priority == 255
 
 
 def test_a_resent_call_carries_the_lowest_counter_of_now(client):

@@ -21,6 +21,7 @@ ALL = [
     m.Dropped(N, [(1, 0x10001)]),
     m.Beat(N, 3, 1, 2, 3, 4, 5),
     m.Stop(5),
+    m.Goodbye((1 << 64) - 1),
     m.WardenHere("w-0", "node", 7, [N]),
     m.Exited(N, 1.25),
     m.Ask(1, "status", ["x", 1]),
