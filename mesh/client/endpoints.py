@@ -73,7 +73,11 @@ def parse(endpoints: Iterable[str], variable: str = "") -> tuple[str, ...]:
     Raises:
         BadRequest: one is not "host:port", or there is none.
     """
-    addresses = dict.fromkeys(a.strip() for e in endpoints for a in e.split(",") if a.strip())
+    given = list(endpoints)
+    for one in given:
+        if not isinstance(one, str):
+            raise BadRequest(f'endpoint {one!r:.80} is not "host:port"')
+    addresses = dict.fromkeys(a.strip() for e in given for a in e.split(",") if a.strip())
     if not addresses:
         raise BadRequest(
             f'{variable + ": " if variable else ""}name at least one endpoint, such as "127.0.0.1:7400"'

@@ -140,6 +140,12 @@ async def test_a_reply_that_cannot_be_sent_is_told_as_the_entitys(client, method
     assert await client.call(Shelf.add, "k", "still here") == 1
 
 
+@pytest.mark.parametrize("endpoint", [7, None, b"127.0.0.1:7400", ["127.0.0.1:7400"]])
+async def test_an_endpoint_of_another_type_is_told_as_that(endpoint):
+    with pytest.raises(BadRequest, match='endpoint .* is not "host:port"'):
+        await mesh.connect(endpoint)
+
+
 async def test_mistakes_leave_nothing_in_a_handlers_memory(meshed, client):
     """Not even the keys that they named: a handler would fill up with the mistakes of one caller."""
     await client.call(Shelf.add, "k", "first")
