@@ -40,10 +40,15 @@ class RunDir:
         """Make the mesh's folder and lock it; removes leftovers of meshes that were killed.
 
         Raises:
-            SetupError: a mesh of that name runs already.
+            SetupError: a mesh of that name runs already, or there is no place for such folders.
         """
         base = _base()
-        base.mkdir(mode=0o700, exist_ok=True)
+        try:
+            base.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise SetupError(
+                f"{base} cannot be made: {error.strerror}; set TMPDIR to a folder of yours"
+            ) from error
         if base.stat().st_uid != os.getuid():
             raise SetupError(f"{base} belongs to another user; set TMPDIR to a folder of yours")
         sweep()

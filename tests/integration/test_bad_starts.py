@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,12 @@ async def test_a_second_mesh_of_a_name_is_refused_and_the_first_stays_as_it_is(t
         assert rundir.read(NAME) == state
     finally:
         await first.stop()
+
+
+async def test_without_a_place_for_its_address_it_says_where_that_should_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(SetupError, match=r"cannot be made: No such file.*; set TMPDIR to a folder"):
+        await up(MeshConfig(name=NAME, port=0, data_dir=str(tmp_path)))
 
 
 # ------------------------------------------------------------------------ port

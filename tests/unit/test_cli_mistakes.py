@@ -105,6 +105,8 @@ def test_arguments_that_are_none_are_a_usage_error(run, arguments, said):
         (["up", "--log-level", "loud"], "--log-level 'loud': choose debug, info, warning or error"),
         (["up", "--durability", "maybe"], "choose auto, replicated, fsynced or process"),
         (["up", "--host", "0.0.0.0"], "--host 0.0.0.0 can be reached from other machines"),
+        (["up", "--ray", "nearby"], "--ray 'nearby': write local, auto or HOST:PORT"),
+        (["up", "--ray", "ray://head:10001"], "is Ray Client's address"),
         (["up", "--config", "nowhere"], "nowhere: cannot be read: No such file"),
         (["up", "--token-file", "nowhere"], "--token-file: nowhere cannot be read: No such file"),
         (["up", "--store", f"redis://:{SECRET}@db"], "--store holds a password"),
