@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from mesh.client.aio import AsyncClient, connect
 from mesh.client.stats import ClientStats
 from mesh.client.sync import Client
-from mesh.entities import KV, MethodRef, TypeCodec, command, entity, migrate, query
+from mesh.context import Context, context
+from mesh.entities import KV, MethodRef, TypeCodec, command, entity, health, migrate, query
 from mesh.errors import (
     AuthenticationError,
     BadRequest,
@@ -33,6 +34,7 @@ __all__ = [
     "CircuitOpen",
     "Client",
     "ClientStats",
+    "Context",
     "DeadlineExceeded",
     "EntityError",
     "IdempotencyConflict",
@@ -45,7 +47,9 @@ __all__ = [
     "Unavailable",
     "command",
     "connect",
+    "context",
     "entity",
+    "health",
     "migrate",
     "query",
     "testing",

@@ -15,6 +15,7 @@ the way from one version to the next, mesh.registry the entities of a mesh, mesh
 """
 
 from mesh.declared import TypeCodec
+from mesh.hooks import health
 from mesh.kv import KV
 from mesh.methods import RESERVED_PARAMETERS, Method, MethodRef, command, query
 from mesh.migrations import migrate
@@ -31,6 +32,7 @@ __all__ = [
     "TypeCodec",
     "command",
     "entity",
+    "health",
     "migrate",
     "query",
     "spec_of",

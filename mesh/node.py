@@ -43,6 +43,7 @@ from mesh.net.connection import Connection
 from mesh.net.dial import dial
 from mesh.net.listener import Listener
 from mesh.net.pidfd import hand_over
+from mesh.resources import Resources
 from mesh.runs import Peer, Runner
 from mesh.store.api import Store, StoreRefused, StoreUnreachable
 
@@ -118,6 +119,9 @@ class Node:
         self._runner = Runner(self._on_ran, self._open_peer, settings.id)
         self._core.home.now = clock.now
         self._core.home.call = self._runner.call
+        self._resources = Resources(
+            registry.specs, self._core.home.resources, settings.handling.health_s
+        )
         self._loop = asyncio.get_running_loop()
         self._listener = Listener(self, settings.mesh, settings.token, settings.handling.limits)
         self._idle_lanes = list(range(settings.handling.lanes))
@@ -142,8 +146,13 @@ class Node:
         return self._listener.port
 
     async def start(self) -> None:
-        """Listen, be watched by the warden, then offer itself to the supervisor."""
+        """Prepare the entities, listen, be watched by the warden, then offer itself to the supervisor.
+
+        Raises:
+            SetupError: an entity's on_start failed.
+        """
         s = self.settings
+        await self._resources.start()
         await self._listener.open(s.host, s.port)
         if s.warden:
             # Before anyone can own anything: a death that nobody sees is the one that costs seconds.
@@ -152,6 +161,8 @@ class Node:
         self._spawn(self._run_warm_up(), "warm-up")
         self._spawn(self._run_timer(), "timer")
         self._spawn(self._run_leader_link(), "leader link")
+        if self._resources.has_checks:
+            self._spawn(self._resources.watch(), "health checks")
 
     async def stop(self) -> None:
         """End every task and close every socket."""
@@ -160,6 +171,7 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._runner.close()
+        await self._resources.stop()
         if self._leader is not None:
             self._leader.close()
         await self._listener.close()
@@ -307,6 +319,7 @@ class Node:
             ).frame()
         )
         while not self._leader_lost.is_set():
+            self._core.health = self._resources.health
             for message in (self._core.beat(), *self._core.still_dropped()):
                 conn.send(message.frame())
             try:

@@ -33,6 +33,11 @@ class Registry:
                 name = f"{spec.name}.{method_name}"
                 self._methods[name] = self._packed[pack(name)] = (spec, method)
 
+    @property
+    def specs(self) -> list[EntitySpec]:
+        """All entities."""
+        return list(self._specs.values())
+
     def spec(self, name: str) -> EntitySpec | None:
         """The entity of that name, if the mesh serves it."""
         return self._specs.get(name)

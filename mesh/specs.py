@@ -19,6 +19,7 @@ from mesh import migrations
 from mesh.codec import Codec, refuse_lookalikes
 from mesh.declared import Found, TypeCodec, find, is_class_variable, is_declarable, sources_of
 from mesh.errors import SetupError
+from mesh.hooks import hooks_of
 from mesh.methods import Method, spec_in
 
 C = TypeVar("C", bound=type)
@@ -36,6 +37,7 @@ class EntitySpec:
         durability: what "acknowledged" means for its states.
         priority: of its calls, 0 to 255; None for the caller's.
         codec: of its states, arguments and replies.
+        hooks: what handlers call for it at their start and end, and its health checks.
 
     Raises:
         SetupError: a field without a default, a default that cannot be stored, an option out of range.
@@ -73,6 +75,7 @@ class EntitySpec:
             for attribute, value in vars(base).items():
                 if isinstance(value, Method):
                     self.methods[attribute] = value
+        self.hooks = hooks_of(cls, name)
         self._migrations = migrations.collect(cls, version)
         self._defaults, self._factories = _fields(cls, name)
         self._fields = list(self._defaults)

@@ -469,6 +469,7 @@ def _describe(member: Member, table: Any) -> dict[str, Any]:
         "zone": row.zone,
         "role": "active",
         "state": member.state,
+        "health": member.health,
         "partitions": table.partitions_of(row.nonce) if table else [],
         "process": row.nonce.hex(),
     }

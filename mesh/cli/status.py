@@ -53,6 +53,8 @@ def render(status: dict[str, Any]) -> str:
             f"{h['id']:12}{h['state']:11}{h['pid']:>8}  {address:22}"
             f"{len(h['partitions']):>5}  {ranges(h['partitions'])}"
         )
+        if h["health"] != "ok":
+            lines.append(f"{'':12}not well: {h['health']}")
     store = status["store"]
     for node in store.get("nodes", []):
         lag = f"lag {node['lag_bytes']} bytes" if node.get("lag_bytes") is not None else ""

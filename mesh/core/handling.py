@@ -73,6 +73,7 @@ class HandlingConfig:
         lanes: commit connections that take turns.
         limit_s: seconds that a run of an async or blocking method may take which names no limit of its own.
         threads: that blocking methods may take; one that is stuck is lost until it comes back.
+        health_s: between two health checks of the entities, and the time that one may take.
         max_state_bytes: of one key's state.
         max_reply_bytes: of one call's reply.
         hint_wait_s: how long a call waits that names an epoch this handler has not been granted.
@@ -89,6 +90,7 @@ class HandlingConfig:
     lanes: int = 2
     limit_s: float = 30.0
     threads: int = 32
+    health_s: float = 1.0
     max_state_bytes: int = MAX_VALUE_BYTES
     max_reply_bytes: int = MAX_VALUE_BYTES
     hint_wait_s: float = 0.1
@@ -149,6 +151,8 @@ class HandlerCore:
             max_reply_bytes=self.config.max_reply_bytes,
         )
         """What methods get from this handler; the shell adds what only it has."""
+        self.health = "ok"
+        """What the entities' own checks say, as the shell last heard it."""
         self.table: Table | None = None
         self.grant = GrantRef(nonce, 0, 0)
         self.revoked = False
@@ -763,6 +767,7 @@ class HandlerCore:
             self._not_executed,
             self._unknown,
             sum(len(t.slots) for t in self._tenures.values()),
+            self.health,
         )
 
     @property

@@ -57,6 +57,11 @@ class Member:
             return "starting"
         return "alive" if self.connected else "suspect"
 
+    @property
+    def health(self) -> str:
+        """What its entities' own checks say: "ok", or the reason; "ok" until it has said anything."""
+        return self.beat.health if self.beat is not None else "ok"
+
 
 @dataclass(slots=True)
 class Failover:

@@ -205,6 +205,7 @@ class Beat(Message):
     not_executed: int
     unknown: int
     keys: int
+    health: str = "ok"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from mesh.client.aio import AsyncClient, connect
 from mesh.client.connecting import Connecting
+from mesh.client.inner import open_inner
 from mesh.client.status import Status
 from mesh.client.sync import Client
 from mesh.core import signals
@@ -270,7 +272,11 @@ class HostedMesh:
             handling=HandlingConfig(limits=self._limits),
         )
         node = self.nodes[id_] = Node(
-            settings, Registry(self._entities), MemoryStore(self.server), self.clock
+            settings,
+            Registry(self._entities),
+            MemoryStore(self.server),
+            self.clock,
+            partial(open_inner, token=self._token, mesh=self.name),
         )
         watch = asyncio.get_running_loop().create_task(self._watch(node))
         self._watches.add(watch)

@@ -50,6 +50,7 @@ async def test_status_has_exactly_the_promised_fields(
                 "zone": "NoneType",
                 "role": "str",
                 "state": "str",
+                "health": "str",
                 "partitions": ["int"],
                 "process": "str",
             }
