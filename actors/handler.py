@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
-from actors import names, runtime
+from actors import carried, names, runtime
 from actors.spec import Spec
+from mesh.client.inner import open_inner
 from mesh.config import load_app
 from mesh.core.handling import HandlingConfig
 from mesh.core.wire import Limits
@@ -38,12 +40,19 @@ class HandlerActor:
             token=spec.token,
             handling=HandlingConfig(limits=Limits(**spec.limits), **spec.handling),
         )
-        registry = Registry([*load_app(spec.app), *spec.classes])
+        registry = Registry([*load_app(spec.app), *carried.unpack(spec.carried)])
         store = RedisStore(StoreAddress.from_dict(spec.store), **spec.store_options)
-        self._node = Node(settings, registry, store)
+        inner = partial(open_inner, token=spec.token, mesh=spec.mesh)
+        self._node = Node(settings, registry, store, connect=inner)
         runtime.settle_memory()
         await self._node.start()
+        runtime.end_with_owner(spec, self._node.ended)
         return os.getpid()
+
+    async def address(self) -> str:
+        """Where clients find it."""
+        assert self._node is not None
+        return f"{self._node.settings.host}:{self._node.port}"
 
     async def run(self) -> None:
         """Until the mesh stops, or this process has nothing left to do: a handler whose grant was

@@ -8,6 +8,10 @@ def namespace(mesh: str) -> str:
     return f"raymesh-{mesh}"
 
 
+OWNER = "owner"
+"""Name of what stands in Ray for the process that brought the mesh up."""
+
+
 def handler(id: str) -> str:
     """Name of a handler's actor."""
     return f"handler {id}"

@@ -6,6 +6,7 @@ None of it lies on the path of a request or of a takeover: an async actor call c
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -16,12 +17,18 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util import get_placement_group, placement_group
 
 from actors import names, priority
 from actors.spec import Spec
 from mesh.errors import SetupError
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
+_LOOK_S = 2.0
+_ANSWER_S = 5.0
+_MOST_ENDPOINTS = 3
+
+log = logging.getLogger("mesh.ray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,75 @@ def connect(mesh: str, address: str, *, dashboard: bool, temp_dir: str) -> RayIn
     info: dict[str, Any] = context.address_info
     url = info.get("webui_url")
     return RayInfo(info["gcs_address"], f"http://{url}" if url else None, local)
+
+
+def claim(mesh: str, address: str) -> None:
+    """Make sure that nobody else's mesh of that name is in the Ray that was joined.
+
+    Raises:
+        SetupError: there is one; it is left as it is.
+    """
+    there = _named(mesh)
+    if there:
+        raise SetupError(
+            f"a mesh named {mesh!r} runs already in the Ray at {address} ({', '.join(there)}); it was "
+            f"left as it is. End it with: mesh down --name {mesh} --ray {address}"
+        )
+
+
+def mark_owner() -> None:
+    """Leave something in Ray that ends with this process, however that ends; see `end_with_owner`.
+
+    Actors that end with their creator would be the obvious way, but a replacement is created by the
+    supervisor, which may die and take nobody along. A placement group of nearly nothing ends with the
+    driver that made it, within a second of a SIGKILL, and costs no process; that it may never be
+    placed, in a cluster without a free CPU, does not matter.
+    """
+    placement_group([{"CPU": 0.001}], name=names.OWNER)
+
+
+def end_with_owner(spec: Spec, ended: asyncio.Event) -> None:
+    """Within an actor: set `ended` once the process that brought the mesh up is gone for certain."""
+    if spec.owned:
+        task = asyncio.get_running_loop().create_task(_watch_owner(ended), name="owner")
+        _watching.add(task)
+        task.add_done_callback(_watching.discard)
+
+
+_watching: set[asyncio.Task[None]] = set()
+
+
+async def _watch_owner(ended: asyncio.Event) -> None:
+    misses = 0
+    while misses < 2:
+        await asyncio.sleep(_LOOK_S)
+        try:
+            await asyncio.to_thread(get_placement_group, names.OWNER)
+            misses = 0
+        except ValueError:
+            misses += 1
+        except (RayError, RuntimeError, OSError) as error:
+            # Ray does not answer: that says nothing of the owner, and calls need no Ray.
+            log.debug("whether the owner is there cannot be asked: %s", error)
+    log.warning("the process that brought this mesh up is gone; so is this one")
+    ended.set()
+
+
+def endpoints(mesh: str) -> list[str]:
+    """Where clients find the mesh of that name in the Ray that this process is connected to."""
+    found: list[str] = []
+    for name in sorted(_named(mesh), key=lambda name: not name.startswith("supervisor")):
+        if len(found) < _MOST_ENDPOINTS and not name.startswith("warden"):
+            # One that died, or is just coming up, has no address to tell.
+            with contextlib.suppress(ValueError, RayError):
+                actor = ray.get_actor(name, names.namespace(mesh))
+                found.append(ray.get(actor.address.remote(), timeout=_ANSWER_S))
+    return found
+
+
+def is_connected() -> bool:
+    """This process has joined a Ray."""
+    return bool(ray.is_initialized())
 
 
 def create_handler(mesh: str, id: str) -> Any:
@@ -179,11 +255,17 @@ def kill_named(mesh: str, name: str) -> None:
         ray.kill(ray.get_actor(name, names.namespace(mesh)), no_restart=True)
 
 
-def kill_all(mesh: str) -> None:
-    """End every actor of the mesh that is still there."""
-    for entry in ray.util.list_named_actors(all_namespaces=True):
-        if entry["namespace"] == names.namespace(mesh):
-            kill_named(mesh, entry["name"])
+def kill_all(mesh: str) -> int:
+    """End every actor of the mesh that is still there; returns how many."""
+    there = _named(mesh)
+    for name in there:
+        kill_named(mesh, name)
+    return len(there)
+
+
+def _named(mesh: str) -> list[str]:
+    everywhere = ray.util.list_named_actors(all_namespaces=True)
+    return [e["name"] for e in everywhere if e["namespace"] == names.namespace(mesh)]
 
 
 def disconnect() -> None:

@@ -14,7 +14,7 @@ class Spec:
     """One mesh, as its processes see it.
 
     Attributes:
-        classes: entity classes (Ray carries them to the workers), or empty where `app` names them.
+        carried: entity classes that cannot be imported in a worker, by value (actors.carried).
         app: "module:Class" to import in the worker.
         store: the store's address as a plain dict (mesh.store.address).
         warden: address of the node's warden.
@@ -25,6 +25,7 @@ class Spec:
         limits: fields of mesh.core.wire.Limits, likewise.
         log_level: least weight of what is logged.
         log_file: where to, on every machine; None leaves it to Ray.
+        owned: the mesh ends with the process that brought it up (actors.runtime.mark_owner).
     """
 
     mesh: str
@@ -38,7 +39,7 @@ class Spec:
     durability: str
     warden: str
     app: str = ""
-    classes: tuple[type, ...] = ()
+    carried: bytes = b""
     supervisors: tuple[str, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
     store_options: dict[str, float] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Spec:
     limits: dict[str, Any] = field(default_factory=dict)
     log_level: str = "info"
     log_file: str | None = None
+    owned: bool = False
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -51,7 +51,13 @@ class SupervisorActor:
         await self._supervisor.listen()
         address = f"{spec.host}:{self._supervisor.port}"
         self._spec = dataclasses.replace(spec, supervisors=(address,))
+        runtime.end_with_owner(spec, self._supervisor.ended)
         return self._supervisor.port
+
+    async def address(self) -> str:
+        """Where clients find it."""
+        assert self._spec is not None
+        return self._spec.supervisors[0]
 
     async def lead(self) -> None:
         """Open a life on the store and start supervising."""

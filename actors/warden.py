@@ -26,6 +26,7 @@ class WardenActor:
         priority.precede()
         self._warden.start()
         runtime.settle_memory()
+        runtime.end_with_owner(spec, self._warden.ended)
         return os.getpid()
 
     async def run(self) -> None:

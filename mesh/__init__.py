@@ -22,6 +22,7 @@ from mesh.errors import (
     SetupError,
     Unavailable,
 )
+from mesh.lifecycle import down, local, up
 
 if TYPE_CHECKING:
     from mesh import testing
@@ -48,11 +49,14 @@ __all__ = [
     "command",
     "connect",
     "context",
+    "down",
     "entity",
     "health",
+    "local",
     "migrate",
     "query",
     "testing",
+    "up",
 ]
 
 

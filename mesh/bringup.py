@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,8 +37,11 @@ Progress = Callable[[str], None]
 class RunningMesh:
     """A mesh that this process owns. Made by `up`; end it with `stop`."""
 
-    def __init__(self, config: MeshConfig) -> None:
+    def __init__(self, config: MeshConfig, *, tethered: bool = True) -> None:
         self.config = config
+        self._tethered = tethered
+        self._claimed = False
+        """The actors in Ray that bear this mesh's name are its own."""
         self.endpoint = ""
         self._run_dir = RunDir.take(config.name)
         self._store: EmbeddedStore | None = None
@@ -56,10 +59,10 @@ class RunningMesh:
         status: dict[str, Any] = await ask(self.endpoint, "status", token=self.config.token)
         return {**status, "log": str(self.config.log_path)}
 
-    async def start(self, classes: Sequence[type], progress: Progress) -> None:
+    async def start(self, carried: bytes, progress: Progress) -> None:
         """Bring everything up; on a failure the caller calls `stop`."""
         config = self.config
-        await self._check(classes)
+        await self._check()
         progress("starting Ray (takes 5 to 12 s) and the store ...")
         async with asyncio.TaskGroup() as group:
             ray_started = group.create_task(self._start_ray())
@@ -92,11 +95,12 @@ class RunningMesh:
             durability,
             f"raymesh-{config.name}-{os.getpid()}-warden",
             config.app,
-            tuple(classes),
+            carried,
             about={
                 "store": store_about,
                 "ray": {"address": self._ray.address, "dashboard": self._ray.dashboard},
             },
+            owned=not self._ray.started and (self._tethered or self._store is not None),
             **_tuning(config),
         )
         await self._start_actors(spec, progress)
@@ -110,10 +114,10 @@ class RunningMesh:
             }
         )
 
-    async def _check(self, classes: Sequence[type]) -> None:
+    async def _check(self) -> None:
         """Refuse what cannot work before anything is started: Ray alone takes seconds."""
         config = self.config
-        Registry([*load_app(config.app), *classes])
+        Registry(load_app(config.app))
         if config.store != "embedded":
             address = _address(config)
             self._external = await self._prepared(address)
@@ -126,12 +130,15 @@ class RunningMesh:
 
     async def _start_ray(self) -> runtime.RayInfo:
         def begin() -> runtime.RayInfo:
-            return runtime.connect(
+            ray = runtime.connect(
                 self.config.name,
                 self.config.ray,
                 dashboard=self.config.dashboard,
                 temp_dir=str(self._run_dir.path / "ray"),
             )
+            if not ray.started:
+                runtime.claim(self.config.name, ray.address)
+            return ray
 
         return await asyncio.get_running_loop().run_in_executor(self._ray_thread, begin)
 
@@ -178,8 +185,13 @@ class RunningMesh:
         loop = asyncio.get_running_loop()
 
         def create() -> tuple[Any, Any, list[Any]]:
+            # Its name is taken by one alone, so whoever has it may have the others.
+            supervisor = runtime.create_supervisor(spec.mesh, "s-0")
+            self._claimed = True
+            if spec.owned:
+                runtime.mark_owner()
             return (
-                runtime.create_supervisor(spec.mesh, "s-0"),
+                supervisor,
                 runtime.create_warden(spec.mesh, "w-0"),
                 [runtime.create_handler(spec.mesh, id_) for id_ in spec.handlers],
             )
@@ -223,27 +235,32 @@ class RunningMesh:
                 self._run_dir.remove()
 
     def _stop_ray(self) -> None:
-        if self._ray is not None and not self._ray.started:
+        if self._claimed and self._ray is not None and not self._ray.started:
             runtime.kill_all(self.config.name)
         runtime.disconnect()
 
 
 async def up(
-    config: MeshConfig, classes: Sequence[type] = (), progress: Progress = lambda _: None
+    config: MeshConfig,
+    *,
+    carried: bytes = b"",
+    tethered: bool = True,
+    progress: Progress = lambda _: None,
 ) -> RunningMesh:
-    """Bring a mesh up on this machine; returns when it is ready.
+    """Bring a mesh up on this machine, or from it in a Ray that runs; returns when it is ready.
 
     Args:
         config: what it should be.
-        classes: entity classes, beside those that `config.app` names.
+        carried: entity classes (actors.carried), beside those that `config.app` names.
+        tethered: the mesh is to end with this process, even where Ray goes on.
         progress: gets a line for each step: Ray alone takes seconds.
 
     Raises:
         SetupError: something of it cannot be started; nothing is left behind.
     """
-    mesh = RunningMesh(config)
+    mesh = RunningMesh(config, tethered=tethered)
     try:
-        await mesh.start(classes, progress)
+        await mesh.start(carried, progress)
     except BaseExceptionGroup as group:
         await asyncio.shield(mesh.stop())
         raise _first(group) from group

@@ -1,9 +1,9 @@
-"""The process that ends what a killed owner leaves behind: `guard.py SESSION`, started by mesh.owner.
+"""The process that ends what a killed owner leaves behind: `guard.py SESSION [FOLDER]`, of mesh.owner.
 
 An owner that is killed cannot take its mesh down. The store's processes die with it; Ray's take seconds to
 notice, its agents a minute. All of Ray's processes belong to the owner's session, so the guard
 waits for the owner's exit and kills whoever is left in there. After an end in good order that is
-nobody.
+nobody. A folder that is named was for this one run, and is removed then.
 
 It runs as a bare file: no package is imported, and it costs a few megabytes.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import sys
 
@@ -26,12 +27,27 @@ def main() -> None:
     with contextlib.suppress(ProcessLookupError):
         leader = os.pidfd_open(session)
         select.select([leader], [], [])
+    _end(session)
+    for folder in sys.argv[2:]:
+        _remove(folder)
+
+
+def _end(session: int) -> None:
     for _ in range(_ROUNDS):
         members = [pid for pid in _pids() if _is_alive_in(session, pid)]
         if not members:
             return
         for pid in members:
             _kill(session, pid)
+        select.select([], [], [], _AGAIN_S)
+
+
+def _remove(folder: str) -> None:
+    # Its servers die with the owner, and may still be writing for a moment.
+    for _ in range(_ROUNDS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
         select.select([], [], [], _AGAIN_S)
 
 

@@ -9,6 +9,7 @@ ended: it then takes everything down.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
@@ -16,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 import uvloop
@@ -40,29 +42,37 @@ def main() -> int:
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)
     logs.set_up("owner", level=config.log_level, path=config.log_path, secrets=config.secrets)
-    _ = _start_guard()
-    return uvloop.run(_own(config, orders["tethered"], words))
+    _ = _start_guard(config.data_folder if orders["ephemeral"] else None)
+    carried = base64.b64decode(orders["carried"])
+    return uvloop.run(_own(config, words, tethered=orders["tethered"], carried=carried))
 
 
-def _start_guard() -> subprocess.Popen[bytes] | None:
-    """Have someone end this session when its leader, this process, is killed."""
+def _start_guard(ephemeral: Path | None) -> subprocess.Popen[bytes] | None:
+    """Have someone end this session when its leader, this process, is killed, and remove that folder."""
     if os.getsid(0) != os.getpid():
         return None
     # In a session of its own, or it would end with the one that it guards.
     return subprocess.Popen(  # noqa: S603 - our own file, a number
-        [sys.executable, "-I", "-S", guard.__file__, str(os.getpid())],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            guard.__file__,
+            str(os.getpid()),
+            *([str(ephemeral)] if ephemeral else []),
+        ],
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
 
 
-async def _own(config: MeshConfig, tethered: bool, words: TextIO) -> int:
+async def _own(config: MeshConfig, words: TextIO, *, tethered: bool, carried: bytes = b"") -> int:
     told = asyncio.Event()
     _on_signals(told)
     if tethered:
         _on_end_of_input(told)
     loop = asyncio.get_running_loop()
-    starting = loop.create_task(_start(config, words))
+    starting = loop.create_task(_start(config, words, tethered=tethered, carried=carried))
     stopping = loop.create_task(told.wait())
     await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
     if told.is_set():
@@ -91,14 +101,16 @@ async def _own(config: MeshConfig, tethered: bool, words: TextIO) -> int:
     return 0
 
 
-async def _start(config: MeshConfig, words: TextIO) -> RunningMesh:
+async def _start(
+    config: MeshConfig, words: TextIO, *, tethered: bool, carried: bytes
+) -> RunningMesh:
     def progress(line: str) -> None:
         log.info("%s", line)
         _say(words, {"progress": line})
 
     log.info("bringing up mesh %r with %d handlers", config.name, config.handlers)
     try:
-        return await up(config, progress=progress)
+        return await up(config, carried=carried, tethered=tethered, progress=progress)
     except MeshError as error:
         log.error("the mesh could not be brought up: %s", error)
         raise

@@ -39,7 +39,7 @@ class Running:
 async def running(monkeypatch):
     mesh = Running()
 
-    async def up(config, progress):
+    async def up(config, *, carried, tethered, progress):
         progress("one step")
         return mesh
 
@@ -59,7 +59,7 @@ def pipe():
 
 
 def own(words):
-    return asyncio.create_task(owner._own(MeshConfig("m"), False, words))
+    return asyncio.create_task(owner._own(MeshConfig("m"), words, tethered=False))
 
 
 async def test_a_mesh_outlives_a_starter_that_died_before_it_was_ready(running, pipe):
