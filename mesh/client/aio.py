@@ -411,7 +411,9 @@ def connect(
 async def _connect(
     endpoints: tuple[str, ...], token: str | None, mesh: str, timeout: float
 ) -> AsyncClient:
-    return await open_client(locate(endpoints, token, mesh), timeout)
+    # Where a Ray is asked for the mesh, that takes seconds.
+    target = await asyncio.to_thread(locate, endpoints, token, mesh)
+    return await open_client(target, timeout)
 
 
 async def open_client(target: Target, timeout: float) -> AsyncClient:

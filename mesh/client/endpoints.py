@@ -1,4 +1,5 @@
-"""Which mesh a client means: what it was given, else what the environment says, else the one on this machine.
+"""Which mesh a client means: what it was given, else what the environment says, else the one on this machine,
+else the one in the Ray that this process has joined or that RAY_ADDRESS names.
 
 The environment is read when a client connects, never at import. An endpoint that was given and is empty is
 refused and not replaced: `connect(os.environ["X"])` with an empty X must not end up at some other mesh.
@@ -6,9 +7,13 @@ refused and not replaced: `connect(os.environ["X"])` with an empty X must not en
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib import import_module
 
 from mesh import rundir
 from mesh.errors import BadRequest, Unavailable
@@ -16,6 +21,8 @@ from mesh.errors import BadRequest, Unavailable
 ENDPOINTS_VARIABLE = "MESH_ENDPOINTS"
 TOKEN_VARIABLE = "MESH_TOKEN"  # noqa: S105 - a variable's name
 NAME_VARIABLE = "MESH_NAME"
+RAY_VARIABLES = ("MESH_RAY_ADDRESS", "RAY_ADDRESS")
+_FIND_S = 60.0
 DEFAULT_MESH = "default"
 
 
@@ -38,13 +45,14 @@ def locate(endpoints: Iterable[str], token: str | None, mesh: str) -> Target:
     """The mesh that a caller means.
 
     Args:
-        endpoints: as given; none means MESH_ENDPOINTS, and without it the mesh on this machine.
+        endpoints: as given; none means MESH_ENDPOINTS, without it the mesh on this machine, and where none
+            runs, the one in the Ray that this process has joined or that RAY_ADDRESS names.
         token: None means MESH_TOKEN, and without it what a mesh on this machine left for its user.
         mesh: its name; the mesh on this machine is the one in MESH_NAME unless named, else "default".
 
     Raises:
         BadRequest: an endpoint is not "host:port".
-        Unavailable: no endpoint is given, and no mesh of that name runs on this machine.
+        Unavailable: no endpoint is given, and no mesh of that name runs on this machine or in that Ray.
     """
     given = tuple(endpoints)
     secret = os.environ.get(TOKEN_VARIABLE, "") if token is None else token
@@ -55,9 +63,12 @@ def locate(endpoints: Iterable[str], token: str | None, mesh: str) -> Target:
     name = mesh or os.environ.get(NAME_VARIABLE) or DEFAULT_MESH
     state = rundir.read(name)
     if state is None:
+        registered, where = _in_ray(name)
+        if registered:
+            return Target(parse(registered), secret, name)
         option = "" if name == DEFAULT_MESH else f" --name {name}"
         raise Unavailable(
-            f"no mesh named {name!r} runs on this machine; start one with: mesh up{option}; or name "
+            f"no mesh named {name!r} runs on this machine{where}; start one with: mesh up{option}; or name "
             f'endpoints, such as "127.0.0.1:7400", in the call or in {ENDPOINTS_VARIABLE}'
         )
     if not state.get("endpoints"):
@@ -65,6 +76,37 @@ def locate(endpoints: Iterable[str], token: str | None, mesh: str) -> Target:
     if token is None and not secret:
         secret = str(state.get("token", ""))
     return Target(parse(state["endpoints"]), secret, name)
+
+
+def _in_ray(name: str) -> tuple[list[str], str]:
+    """Endpoints of the mesh in Ray, and where they were looked for; a client needs no Ray otherwise.
+
+    Raises:
+        Unavailable: the Ray that the environment names was not reached.
+    """
+    if "ray" in sys.modules:
+        # By its name, since whoever has no Ray must be able to import this file.
+        here: list[str] | None = import_module("actors.find").endpoints_here(name)
+        if here is not None:
+            return here, " or in the Ray that this process has joined"
+    variable = next((v for v in RAY_VARIABLES if os.environ.get(v)), None)
+    if variable is None:
+        return [], ""
+    address = os.environ[variable]
+    done = subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-m", "actors.find", address, name],
+        capture_output=True,
+        text=True,
+        timeout=_FIND_S,
+        check=False,
+    )
+    answer = json.loads((done.stdout.splitlines() or ["{}"])[-1])
+    if "endpoints" not in answer:
+        why = answer.get("error") or (done.stderr.strip().splitlines() or ["no answer"])[-1]
+        raise Unavailable(
+            f"no mesh named {name!r} runs on this machine, and {variable}={address} was not asked: {why}"
+        )
+    return answer["endpoints"], f" or in the Ray at {address}"
 
 
 def parse(endpoints: Iterable[str], variable: str = "") -> tuple[str, ...]:
