@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from mesh.client.aio import AsyncClient, connect
+from mesh.client.outcome import Outcome
 from mesh.client.stats import ClientStats
 from mesh.client.sync import Client
 from mesh.context import Context, context
@@ -41,6 +42,7 @@ __all__ = [
     "IdempotencyConflict",
     "MeshError",
     "MethodRef",
+    "Outcome",
     "OutcomeUnknown",
     "Overloaded",
     "SetupError",

@@ -20,38 +20,29 @@ from mesh.client import forks
 from mesh.client.connecting import Connecting
 from mesh.client.endpoints import Target, locate
 from mesh.client.links import Links
-from mesh.client.proxy import Entity
+from mesh.client.outcome import Outcome
+from mesh.client.prepared import DEFAULT_TIMEOUT_S, Plain, Prepared, asking, meta_of, prepare
+from mesh.client.proxy import AsyncEntity
 from mesh.client.stats import ClientStats, Tally
-from mesh.codec import PLAIN_CODEC, Codec
 from mesh.core.calling import Call, ClientCore, Result
-from mesh.core.keyspace import key_bytes, partition_of
-from mesh.core.messages import Hello
-from mesh.core.payload import NO_META, Meta, pack_call
+from mesh.core.keyspace import partition_of
+from mesh.core.messages import Goodbye, Hello
+from mesh.core.payload import Meta
 from mesh.core.table import Table
 from mesh.core.wire import Kind, unpack_reply
-from mesh.entities import MethodRef, spec_of
-from mesh.errors import (
-    AuthenticationError,
-    BadRequest,
-    EntityError,
-    MeshError,
-    ProtocolError,
-    Unavailable,
-)
+from mesh.entities import MethodRef
+from mesh.errors import AuthenticationError, MeshError, ProtocolError, Unavailable
 from mesh.ids import new_session
+from mesh.net import clock
 from mesh.net.clock import SYSTEM, Clock, Timer
 from mesh.net.connection import Connection
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DEFAULT_TIMEOUT_S = 10.0
-MAX_TIMEOUT_S = 86_400.0
-"""How long a handler keeps what it needs to recognise a call that is sent again."""
-MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
-BY_NAME = (
-    "; called by name, it is not known which types the entity declares: call through the class"
-)
+E = TypeVar("E")
+
+_NAP_S = 1.0
 CLOSED = "this client is closed; connect anew"
 
 
@@ -80,6 +71,8 @@ class AsyncClient:
         self._core = ClientCore(session, self._links)
         self._tally = Tally()
         self._clock: Clock = SYSTEM  # mesh.testing puts another in its place
+        self._asleep = clock.asleep
+        self._slept = clock.asleep()
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._settled = asyncio.Event()
@@ -136,11 +129,56 @@ class AsyncClient:
         /,
         *args: Any,
         timeout: float,
+        idempotency_key: str | None = ...,
+        priority: int | None = ...,
+        metadata: Mapping[str, Plain] | None = ...,
         **kwargs: Any,
     ) -> R: ...
     @overload
     async def call(
-        self, method: str, key: str | bytes, /, *args: Any, timeout: float = ..., **kwargs: Any
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        *args: Any,
+        idempotency_key: str | None,
+        priority: int | None = ...,
+        metadata: Mapping[str, Plain] | None = ...,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        *args: Any,
+        priority: int | None,
+        metadata: Mapping[str, Plain] | None = ...,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        *args: Any,
+        metadata: Mapping[str, Plain] | None,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        method: str,
+        key: str | bytes,
+        /,
+        *args: Any,
+        timeout: float = ...,
+        idempotency_key: str | None = ...,
+        priority: int | None = ...,
+        metadata: Mapping[str, Plain] | None = ...,
+        **kwargs: Any,
     ) -> Any: ...
     def call(
         self,
@@ -149,6 +187,9 @@ class AsyncClient:
         /,
         *args: Any,
         timeout: Any = DEFAULT_TIMEOUT_S,
+        idempotency_key: Any = None,
+        priority: Any = None,
+        metadata: Any = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Call an entity's method on a key; a command takes effect exactly once, or not at all.
@@ -160,16 +201,23 @@ class AsyncClient:
             key: str or bytes, 1 to 512 bytes.
             args: the method's positional arguments; kwargs its keyword arguments.
             timeout: seconds for all attempts together, up to a day.
+            idempotency_key: the caller's own name for this call, 1 to 256 bytes: whoever calls again with
+                it within the window (24 h by default) gets what the first one got. Queries leave no record.
+            priority: 0 to 255, higher goes first; the entity's own where None, else 128.
+            metadata: up to 16 plain values by name, 4 KiB together, for the method's mesh.context().
 
         Raises:
             EntityError: the method raised; the state is unchanged.
             BadRequest: unknown method, wrong arguments, or over a limit.
+            IdempotencyConflict: the key was used before for another call, or this call was ruled out.
+            Overloaded: not executed; for one with an idempotency key also: no room for its record.
             Unavailable: the client is closed, or was closed before the call was sent.
             DeadlineExceeded: not executed in time.
             OutcomeUnknown: sent, and no verdict in time, or before the client was closed.
             ProtocolError: executed, and its reply cannot be decoded.
         """
-        return self._call(method, key, args, kwargs, timeout, NO_META)
+        meta = meta_of(idempotency_key, metadata)
+        return self._call(method, key, args, kwargs, timeout, meta, priority)
 
     async def _call(
         self,
@@ -179,21 +227,65 @@ class AsyncClient:
         kwargs: Mapping[str, Any],
         timeout: float,
         meta: Meta,
+        priority: int | None = None,
     ) -> Any:
         """A call from its beginning to its end, with what goes along with it."""
-        partition, payload, codec = self._encode(method, key, args, kwargs, timeout, meta)
+        prepared = self._prepare(method, key, args, kwargs, timeout, meta, priority)
         future: asyncio.Future[Result] = self._loop.create_future()
-        call = self._begin(partition, payload, timeout, _settle(future))
+        call = self._begin(prepared, _settle(future))
         try:
             result = await future
         except BaseException:
             self._cancel(call)
             raise
-        return self._value(result, partition, codec)
+        return self._value(prepared, result)
 
-    def entity(self, cls: type, key: str | bytes) -> Entity:
+    @overload
+    async def outcome(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        idempotency_key: str,
+        *,
+        timeout: float = ...,
+    ) -> Outcome[R]: ...
+    @overload
+    async def outcome(
+        self, method: str, key: str | bytes, /, idempotency_key: str, *, timeout: float = ...
+    ) -> Outcome[Any]: ...
+    async def outcome(
+        self,
+        method: MethodRef[..., Any] | str,
+        key: str | bytes,
+        /,
+        idempotency_key: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> Outcome[Any]:
+        """How the call under this idempotency key ended; what never ran is ruled out, and never will.
+
+        A call that is under way is waited for. Asking again, by whomever, gets the same.
+
+        Args:
+            method: of the call.
+            key: of the entity.
+            idempotency_key: that the call was given.
+            timeout: seconds.
+
+        Raises:
+            BadRequest: the method is a query, of which nothing is recorded, or unknown.
+            IdempotencyConflict: the key was used for another method.
+            Overloaded: nothing is recorded of it, and there is no room for ruling it out.
+            OutcomeUnknown, DeadlineExceeded, Unavailable: the mesh did not say in time; ask again.
+        """
+        meta = asking(idempotency_key)
+        settled: Outcome[Any] = await self._call(method, key, (), {}, timeout, meta)
+        return settled
+
+    def entity(self, cls: type[E], key: str | bytes) -> AsyncEntity[E]:
         """One key of one entity: `await client.entity(Account, "alice").deposit(5)`."""
-        return Entity(self.call, spec_of(cls), key, DEFAULT_TIMEOUT_S)
+        return AsyncEntity(self, cls, key)
 
     def stats(self) -> ClientStats:
         """What became of the calls so far."""
@@ -222,6 +314,12 @@ class AsyncClient:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer_at = -math.inf  # and stays where it is: nothing is due any more
+        await self.leave()
+
+    async def leave(self) -> None:
+        """End every connection; say that this session is over, if all that was sent was answered."""
+        if self._core.is_answered:
+            self._links.tell(Goodbye(self._core.session).frame())
         await self._links.close()
 
     async def __aenter__(self) -> Self:
@@ -242,52 +340,33 @@ class AsyncClient:
 
     # ------------------------------------------- a call's steps, for both clients
 
-    def _encode(
+    def _prepare(
         self,
         method: MethodRef[..., Any] | str,
         key: str | bytes,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         timeout: float,
-        meta: Meta = NO_META,
-    ) -> tuple[int, bytes, Codec]:
-        """Check a call and write it down, and say what its reply is read with; in any thread."""
-        raw = key_bytes(key)
-        if isinstance(method, MethodRef):
-            method.method.check(args, kwargs)
-            spec = spec_of(method.owner)
-            name, codec = f"{spec.name}.{method.method.name}", spec.codec
-        elif isinstance(method, str) and "." in method:
-            name, codec = method, PLAIN_CODEC
-        else:
-            raise BadRequest(f'method must be Entity.method or "Entity.method", not {method!r:.80}')
-        try:
-            payload = pack_call(codec, name, raw, args, kwargs, meta.encode())
-        except (TypeError, ValueError) as error:
-            hint = BY_NAME if codec is PLAIN_CODEC else ""
-            raise BadRequest(f"arguments of {name} cannot be sent: {error}{hint}") from None
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise BadRequest(
-                f"arguments of {name} take {len(payload)} bytes, the limit is {MAX_PAYLOAD_BYTES}"
-            )
-        if self._over:
-            raise Unavailable(self._over)
-        try:
-            fits = 0 < timeout <= MAX_TIMEOUT_S  # not true of nan
-        except TypeError:
-            fits = False
-        if not fits:
-            raise BadRequest(
-                f"timeout must be above 0 seconds and up to {MAX_TIMEOUT_S:g}, not {timeout!r}"
-            )
-        return partition_of(raw, self._partitions), payload, codec
+        meta: Meta,
+        priority: int | None = None,
+    ) -> Prepared:
+        """Check a call and write it down; in any thread.
 
-    def _begin(
-        self, partition: int, payload: bytes, timeout: float, done: Callable[[Result], None]
-    ) -> Call:
+        Raises:
+            BadRequest: what can be seen without asking the mesh.
+            Unavailable: the client is closed.
+        """
+        prepared = prepare(method, key, args, kwargs, timeout, priority, meta)
+        if self._over:
+            raise Unavailable(self._over, idempotency_key=prepared.idempotency_key)
+        return prepared
+
+    def _begin(self, prepared: Prepared, done: Callable[[Result], None]) -> Call:
         """Send it, or have it wait for its owner."""
+        key, payload, timeout, priority, own, *_ = prepared
         self._tally.started += 1
-        call = self._core.call(partition, payload, timeout, self._clock.now(), done)
+        partition = partition_of(key, self._partitions)
+        call = self._core.call(partition, payload, timeout, self._clock.now(), done, priority, own)
         if self._timer is None or call.deadline < self._timer_at:
             self._arm()
         return call
@@ -297,34 +376,25 @@ class AsyncClient:
         self._tally.cancelled += 1
         self._core.cancel(call)
 
-    def _value(self, result: Result, partition: int, codec: Codec) -> Any:
+    def _value(self, prepared: Prepared, result: Result) -> Any:
         """What its caller gets, returned or raised, and counted."""
-        error = result.error
         try:
-            if error is None:
-                value = codec.unpack(result.payload)
-                self._tally.ok += 1
-                return value
-            if isinstance(error, EntityError):
-                # Still as the handler wrote them: the core knows no codec.
-                packed: Any = error.details
-                error.details = codec.unpack(packed)
-        except ValueError as cause:
-            what = "reply" if error is None else f"error ({error.message})"
-            error = ProtocolError(
-                f"the call was executed, its {what} cannot be decoded: {cause}",
-                executed=True,
-                partition=partition,
-            )
-            error.__cause__ = cause
-        self._tally.failed(error)
-        raise error
+            value = prepared.reads(prepared, result, self._known)
+        except MeshError as error:
+            self._tally.failed(error)
+            raise
+        self._tally.ok += 1
+        return value
+
+    def _known(self, prepared: Prepared) -> dict[str, Any]:
+        partition = partition_of(prepared.key, self._partitions)
+        return self._core.known(partition, prepared.idempotency_key)
 
     # ---------------------------------------------------------- connections
 
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
         """See Receiver."""
-        now = self._clock.now()
+        now = self._now()
         for kind, body in frames:
             if kind == Kind.REPLY:
                 reply = unpack_reply(body)
@@ -340,7 +410,7 @@ class AsyncClient:
         nonce = self._links.drop(conn)
         if nonce is None:
             return
-        self._core.on_down(nonce, self._clock.now())
+        self._core.on_down(nonce, self._now())
         self._arm()
         row = self._core.table.row(nonce) if self._core.table else None
         if row is not None:
@@ -355,7 +425,7 @@ class AsyncClient:
         self._settled.set()
 
     def _on_up(self, nonce: bytes) -> None:
-        self._core.on_up(nonce, self._clock.now())
+        self._core.on_up(nonce, self._now())
         self._arm()
 
     def _on_refused(self, address: str, error: MeshError) -> None:
@@ -363,6 +433,14 @@ class AsyncClient:
         refusals = [self._refused.get(other) for other in self._addresses]
         if all(isinstance(refusal, AuthenticationError) for refusal in refusals):
             self._settled.set()
+
+    def _now(self) -> float:
+        """The time, for what may send a call again: its age has to count the machine's sleep."""
+        asleep = self._asleep()
+        if asleep - self._slept > _NAP_S:
+            self._core.on_slept(asleep - self._slept)
+            self._slept = asleep
+        return self._clock.now()
 
     def _arm(self) -> None:
         """One timer, whatever the number of calls."""
@@ -376,7 +454,7 @@ class AsyncClient:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._core.on_timer(self._clock.now())
+        self._core.on_timer(self._now())
         self._arm()
 
 
@@ -428,4 +506,4 @@ async def open_client(target: Target, timeout: float) -> AsyncClient:
     return client
 
 
-__all__ = ["AsyncClient", "Call", "ClientStats", "Entity", "connect", "open_client"]
+__all__ = ["AsyncClient", "Call", "ClientStats", "connect", "open_client"]

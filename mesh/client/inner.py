@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh.client.aio import DEFAULT_TIMEOUT_S, AsyncClient
+from mesh.client.aio import AsyncClient
+from mesh.client.prepared import DEFAULT_TIMEOUT_S
 from mesh.context import Outgoing
 from mesh.core.payload import Meta
 from mesh.net.clock import Clock

@@ -103,6 +103,11 @@ class Links:
         if address not in self._endpoints:
             self._want(address, address)
 
+    def tell(self, frame: bytes) -> None:
+        """Send the same to every handler."""
+        for conn in self._handlers.values():
+            conn.send(frame)
+
     def drop(self, conn: Connection) -> bytes | None:
         """A connection is over; an endpoint is dialed again. Returns the nonce if it was a handler's."""
         self._sockets.discard(conn)

@@ -19,24 +19,29 @@ import atexit
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from mesh.client import forks
-from mesh.client.aio import CLOSED, DEFAULT_TIMEOUT_S, AsyncClient, open_client
+from mesh.client.aio import CLOSED, AsyncClient, open_client
 from mesh.client.endpoints import locate
 from mesh.client.loop_thread import LoopThread
+from mesh.client.outcome import Outcome
+from mesh.client.prepared import DEFAULT_TIMEOUT_S, Plain, Prepared, asking, meta_of
 from mesh.client.proxy import Entity
 from mesh.client.stats import ClientStats
-from mesh.codec import Codec
 from mesh.core.calling import Call, Result
+from mesh.core.payload import Meta
 from mesh.core.table import Table
-from mesh.entities import MethodRef, spec_of
+from mesh.entities import MethodRef
 from mesh.errors import BadRequest, OutcomeUnknown, Unavailable
 
+E = TypeVar("E")
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -88,13 +93,79 @@ class Client:
     def __repr__(self) -> str:
         return repr(self._client).replace("AsyncClient", "Client", 1)
 
+    @overload
+    def call(
+        self, method: MethodRef[P, R], key: str | bytes, /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    def call(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        *args: Any,
+        timeout: float,
+        idempotency_key: str | None = ...,
+        priority: int | None = ...,
+        metadata: Mapping[str, Plain] | None = ...,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    def call(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        *args: Any,
+        idempotency_key: str | None,
+        priority: int | None = ...,
+        metadata: Mapping[str, Plain] | None = ...,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    def call(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        *args: Any,
+        priority: int | None,
+        metadata: Mapping[str, Plain] | None = ...,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    def call(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        *args: Any,
+        metadata: Mapping[str, Plain] | None,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    def call(
+        self,
+        method: str,
+        key: str | bytes,
+        /,
+        *args: Any,
+        timeout: float = ...,
+        idempotency_key: str | None = ...,
+        priority: int | None = ...,
+        metadata: Mapping[str, Plain] | None = ...,
+        **kwargs: Any,
+    ) -> Any: ...
     def call(
         self,
         method: MethodRef[..., Any] | str,
         key: str | bytes,
         /,
         *args: Any,
-        timeout: float = DEFAULT_TIMEOUT_S,
+        timeout: Any = DEFAULT_TIMEOUT_S,
+        idempotency_key: Any = None,
+        priority: Any = None,
+        metadata: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Call an entity's method on a key; a command takes effect exactly once, or not at all.
@@ -104,25 +175,98 @@ class Client:
             key: str or bytes, 1 to 512 bytes.
             args: the method's positional arguments; kwargs its keyword arguments.
             timeout: seconds for all attempts together, up to a day.
+            idempotency_key: the caller's own name for this call, 1 to 256 bytes: whoever calls again with
+                it within the window (24 h by default) gets what the first one got. Queries leave no record.
+            priority: 0 to 255, higher goes first; the entity's own where None, else 128.
+            metadata: up to 16 plain values by name, 4 KiB together, for the method's mesh.context().
 
         Raises:
             EntityError: the method raised; the state is unchanged.
             BadRequest: unknown method, wrong arguments, or over a limit.
+            IdempotencyConflict: the key was used before for another call, or this call was ruled out.
+            Overloaded: not executed; for one with an idempotency key also: no room for its record.
             Unavailable: the client is closed, or was closed before the call was sent.
             DeadlineExceeded: not executed in time.
             OutcomeUnknown: sent, and no verdict in time, or before the client was closed.
             ProtocolError: executed, and its reply cannot be decoded.
         """
         self._refuse_own_thread("call()")
-        return _outcome(self.submit(method, key, *args, timeout=timeout, **kwargs))
+        meta = meta_of(idempotency_key, metadata)
+        return _outcome(self._submit(method, key, args, kwargs, timeout, meta, priority))
 
+    @overload
+    def submit(
+        self, method: MethodRef[P, R], key: str | bytes, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[R]: ...
+    @overload
+    def submit(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        *args: Any,
+        timeout: float,
+        idempotency_key: str | None = ...,
+        priority: int | None = ...,
+        metadata: Mapping[str, Plain] | None = ...,
+        **kwargs: Any,
+    ) -> Future[R]: ...
+    @overload
+    def submit(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        *args: Any,
+        idempotency_key: str | None,
+        priority: int | None = ...,
+        metadata: Mapping[str, Plain] | None = ...,
+        **kwargs: Any,
+    ) -> Future[R]: ...
+    @overload
+    def submit(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        *args: Any,
+        priority: int | None,
+        metadata: Mapping[str, Plain] | None = ...,
+        **kwargs: Any,
+    ) -> Future[R]: ...
+    @overload
+    def submit(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        *args: Any,
+        metadata: Mapping[str, Plain] | None,
+        **kwargs: Any,
+    ) -> Future[R]: ...
+    @overload
+    def submit(
+        self,
+        method: str,
+        key: str | bytes,
+        /,
+        *args: Any,
+        timeout: float = ...,
+        idempotency_key: str | None = ...,
+        priority: int | None = ...,
+        metadata: Mapping[str, Plain] | None = ...,
+        **kwargs: Any,
+    ) -> Future[Any]: ...
     def submit(
         self,
         method: MethodRef[..., Any] | str,
         key: str | bytes,
         /,
         *args: Any,
-        timeout: float = DEFAULT_TIMEOUT_S,
+        timeout: Any = DEFAULT_TIMEOUT_S,
+        idempotency_key: Any = None,
+        priority: Any = None,
+        metadata: Any = None,
         **kwargs: Any,
     ) -> Future[Any]:
         """Begin a call and return at once; `call` says the rest.
@@ -134,19 +278,76 @@ class Client:
             BadRequest: what can be seen without asking the mesh.
             Unavailable: the client is closed.
         """
-        partition, payload, codec = self._client._encode(method, key, args, kwargs, timeout)
+        meta = meta_of(idempotency_key, metadata)
+        return self._submit(method, key, args, kwargs, timeout, meta, priority)
+
+    @overload
+    def outcome(
+        self,
+        method: MethodRef[..., R],
+        key: str | bytes,
+        /,
+        idempotency_key: str,
+        *,
+        timeout: float = ...,
+    ) -> Outcome[R]: ...
+    @overload
+    def outcome(
+        self, method: str, key: str | bytes, /, idempotency_key: str, *, timeout: float = ...
+    ) -> Outcome[Any]: ...
+    def outcome(
+        self,
+        method: MethodRef[..., Any] | str,
+        key: str | bytes,
+        /,
+        idempotency_key: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> Outcome[Any]:
+        """How the call under this idempotency key ended; what never ran is ruled out, and never will.
+
+        A call that is under way is waited for. Asking again, by whomever, gets the same.
+
+        Args:
+            method: of the call.
+            key: of the entity.
+            idempotency_key: that the call was given.
+            timeout: seconds.
+
+        Raises:
+            BadRequest: the method is a query, of which nothing is recorded, or unknown.
+            IdempotencyConflict: the key was used for another method.
+            Overloaded: nothing is recorded of it, and there is no room for ruling it out.
+            OutcomeUnknown, DeadlineExceeded, Unavailable: the mesh did not say in time; ask again.
+        """
+        self._refuse_own_thread("outcome()")
+        asked = self._submit(method, key, (), {}, timeout, asking(idempotency_key), None)
+        settled: Outcome[Any] = _outcome(asked)
+        return settled
+
+    def _submit(
+        self,
+        method: MethodRef[..., Any] | str,
+        key: str | bytes,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        timeout: float,
+        meta: Meta,
+        priority: int | None,
+    ) -> Future[Any]:
+        prepared = self._client._prepare(method, key, args, kwargs, timeout, meta, priority)
         future = CallFuture(self)
         with self._lock:
             if self._closing is None:
-                self._thread.post(self._begin, future, partition, payload, codec, timeout)
+                self._thread.post(self._begin, future, prepared)
                 return future
         if self._leaving and threading.current_thread() is not threading.main_thread():
             return future  # which nothing settles: this thread ends with the process, quietly
-        raise Unavailable(CLOSED)
+        raise Unavailable(CLOSED, idempotency_key=prepared.idempotency_key)
 
-    def entity(self, cls: type, key: str | bytes) -> Entity:
+    def entity(self, cls: type[E], key: str | bytes) -> Entity[E]:
         """One key of one entity: `client.entity(Account, "alice").deposit(5)`."""
-        return Entity(self.call, spec_of(cls), key, DEFAULT_TIMEOUT_S)
+        return Entity(self, cls, key)
 
     def stats(self) -> ClientStats:
         """What became of the calls so far."""
@@ -179,7 +380,7 @@ class Client:
         """The interpreter exits: end connections and thread in order, and startle nobody who still waits."""
         if not self._inherited:
             self._leaving = True
-            self._end(self._client._links.close)
+            self._end(self._client.leave)
 
     def _end(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         with self._lock:
@@ -234,23 +435,20 @@ class Client:
 
     # ------------------------------------------------------- on the loop's thread
 
-    def _begin(
-        self, future: CallFuture, partition: int, payload: bytes, codec: Codec, timeout: float
-    ) -> None:
+    def _begin(self, future: CallFuture, prepared: Prepared) -> None:
         if future.cancelled():
             self._client._tally.started += 1
             self._client._tally.cancelled += 1
             future.set_running_or_notify_cancel()
             return
-        done = partial(self._finish, future, partition, codec)
-        future.begun = self._client._begin(partition, payload, timeout, done)
+        future.begun = self._client._begin(prepared, partial(self._finish, future, prepared))
 
-    def _finish(self, future: CallFuture, partition: int, codec: Codec, result: Result) -> None:
+    def _finish(self, future: CallFuture, prepared: Prepared, result: Result) -> None:
         if not future.set_running_or_notify_cancel():
             self._client._tally.cancelled += 1
             return
         try:
-            value = self._client._value(result, partition, codec)
+            value = self._client._value(prepared, result)
         except Exception as error:  # noqa: BLE001 - whatever it is, a thread waits to hear of it
             future.set_exception(error)
         else:

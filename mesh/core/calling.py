@@ -197,21 +197,24 @@ class ClientCore:
             error = verdict(status, payload, known, maybe=call.maybe)
             self._end(call, Result(b"", error, status))
 
-    def _known(self, call: Call, nonce: bytes | None = None) -> dict[str, Any]:
-        """What every error says: who was asked, or would be, and for what."""
-        owner = self.owner(call.partition)
-        epoch = call.epoch if nonce is not None else owner.epoch if owner else None
-        row = None
-        if nonce is not None and self.table is not None:
-            row = self.table.row(nonce)
-        if row is None and owner is not None and nonce in (None, owner.handler.nonce):
-            row = owner.handler
+    def known(self, partition: int, idempotency_key: str | None) -> dict[str, Any]:
+        """What every error of a call says: who owns its partition, and its caller's key."""
+        owner = self.owner(partition)
         return {
-            "partition": call.partition,
-            "handler": row.id if row else None,
-            "epoch": epoch,
-            "idempotency_key": call.idempotency_key,
+            "partition": partition,
+            "handler": owner.handler.id if owner else None,
+            "epoch": owner.epoch if owner else None,
+            "idempotency_key": idempotency_key,
         }
+
+    def _known(self, call: Call, nonce: bytes | None = None) -> dict[str, Any]:
+        """The same, of who answered where somebody did."""
+        known = self.known(call.partition, call.idempotency_key)
+        if nonce is not None:
+            row = self.table.row(nonce) if self.table is not None else None
+            known["epoch"] = call.epoch
+            known["handler"] = row.id if row else None
+        return known
 
     # --------------------------------------------------------------- routes
 

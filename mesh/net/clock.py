@@ -22,6 +22,17 @@ wall = time.time
 """Unix seconds, for people to read; never for durations."""
 
 
+def asleep() -> float:
+    """Seconds that this machine was suspended, which `now` does not count; differences only.
+
+    Without CLOCK_BOOTTIME (macOS) steps of the wall clock are in it, too.
+    """
+    try:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    except AttributeError:
+        return time.time() - time.monotonic()
+
+
 class Timer(Protocol):
     """Something that is due."""
 
