@@ -135,8 +135,7 @@ class Life:
     sync_set: InSyncSet
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """A partition's way from one grant to another; from_nonce None stands for "held by nobody"."""
 
     partition: int

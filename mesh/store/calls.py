@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 
@@ -20,6 +20,8 @@ from mesh.core.syncset import InSyncSet
 from mesh.store.api import SWEEP_BUDGET, SWEEP_BYTES, SWEEP_MOST
 from mesh.store.library import function
 from mesh.store.resp import bulk
+
+T = TypeVar("T")
 
 ARGUMENT_BYTES = 30_000
 """Blobs are cut into arguments of this size. From 32 KiB on the server reads an argument by itself,
@@ -157,11 +159,15 @@ class Calls:
         )
         nonces = list(dict.fromkeys(named))
         index = {nonce: i for i, nonce in enumerate(nonces, start=1)}
-        moves: list[object] = []
-        for move in sorted(call.moves, key=lambda move: move.partition):
-            holder = NO_GRANT if move.from_nonce is None else index[move.from_nonce]
-            moves += (move.partition, holder, _epoch(move.from_epoch), index[move.to_nonce])
-            moves.append(_epoch(move.epoch))
+        moves = sorted(call.moves, key=lambda move: move.partition)
+        index_of: dict[bytes | None, int] = {None: NO_GRANT, **index}
+        columns = (
+            [move.partition for move in moves],
+            _column([index_of[move.from_nonce] for move in moves]),
+            _column([_epoch(move.from_epoch) for move in moves]),
+            _column([index[move.to_nonce] for move in moves]),
+            _column([_epoch(move.epoch) for move in moves]),
+        )
         blob = self._blob(
             call.operation,
             call.life,
@@ -169,7 +175,7 @@ class Calls:
             nonces,
             list(chain.from_iterable((index[nonce], name) for nonce, name in call.enroll)),
             [index[nonce] for nonce in call.revoke],
-            moves,
+            columns,
             call.table,
             call.intents,
         )
@@ -189,6 +195,13 @@ class Calls:
         )
         keys = [self._life, self._leader, self._grants, *map(self._grant, nonces)]
         return _fcall(_OPEN_LIFE, keys, blob)
+
+
+def _column(values: list[T]) -> list[T] | T:
+    """One value for all, where they are all the same: a death has one giver, and often one epoch."""
+    if values and values.count(values[0]) == len(values):
+        return values[0]
+    return values
 
 
 def pairs_of(flat: Sequence[Any]) -> zip[tuple[Any, Any]]:

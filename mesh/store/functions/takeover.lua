@@ -1,8 +1,8 @@
 -- takeover(life, leader, table, grants, grant ...): the one call by which a leader changes who owns
 -- what.
 --
--- Arguments name grants by their place among the declared ones. Moves are flat, five values each
--- (partition, from or 0, from epoch, to, epoch), in ascending order of partitions.
+-- Arguments name grants by their place among the declared ones. Moves are columns: partitions in ascending
+-- order, from (or 0), from epoch, to, epoch; one value in place of a column stands for all its rows.
 
 local Plan = {} -- grants as they will be; nothing is written before every assertion has held
 Plan.__index = Plan
@@ -68,45 +68,56 @@ function Plan:nobody_holds(partition)
   end
 end
 
-function Plan:is_held(partition, from, from_epoch)
+function Plan:not_held(from, partition, from_epoch)
   local grant = self:grant(from)
   if grant.was ~= 'active' then
     return self:name(from) .. ' is ' .. (grant.was or 'not recorded')
   end
   local epoch = slot(grant.epochs, partition)
-  if epoch ~= from_epoch or epoch == NOT_HELD then
-    return self:name(from) .. ' holds it at ' .. epoch_text(epoch) .. ', not ' .. epoch_text(from_epoch)
-  end
+  return self:name(from) .. ' holds it at ' .. epoch_text(epoch) .. ', not ' .. epoch_text(from_epoch)
 end
 
-function Plan:move(partition, from, from_epoch, to, epoch)
+-- Why that move cannot be, or nil. Asked of each before anything is written, and there may be thousands.
+function Plan:wrong(partition, from, from_epoch, to, epoch)
   if partition < 0 or partition >= self.partitions or #epoch ~= 4 or epoch == NOT_HELD then
     return 'out of range'
   end
-  local problem
   if from == 0 then
-    problem = self:nobody_holds(partition)
+    local problem = self:nobody_holds(partition)
+    if problem then
+      return problem
+    end
   else
-    problem = self:is_held(partition, from, from_epoch)
+    local giver = self.grants[from] or self:grant(from)
+    local at = partition * 4
+    local held = giver.was == 'active' and string.sub(giver.epochs, at + 1, at + 4)
+    if held ~= from_epoch or from_epoch == NOT_HELD then
+      return self:not_held(from, partition, from_epoch)
+    end
   end
-  if problem then
-    return problem
-  end
-  local receiver = self:grant(to)
+  local receiver = self.grants[to] or self:grant(to)
   if receiver.state ~= 'active' then
     return self:name(to) .. ' is ' .. (receiver.state or 'not recorded')
   end
-  if from ~= 0 and from ~= to then
-    self:edit(from, partition, NOT_HELD)
-  end
-  self:edit(to, partition, epoch)
 end
 
-function Plan:edit(i, partition, epoch)
-  local edits = self:grant(i).edits or {}
-  edits[#edits + 1] = partition
-  edits[#edits + 1] = epoch
-  self.grants[i].edits = edits
+-- What the move changes in the grants' arrays; a revoked one loses its array as a whole.
+function Plan:edit(partition, from, to, epoch)
+  if from ~= 0 and from ~= to and self.grants[from].state == 'active' then
+    self:put(self.grants[from], partition, NOT_HELD)
+  end
+  self:put(self.grants[to], partition, epoch)
+end
+
+function Plan:put(grant, partition, epoch)
+  local edits = grant.edits
+  if not edits then
+    edits = {}
+    grant.edits = edits
+  end
+  local count = #edits
+  edits[count + 1] = partition
+  edits[count + 2] = epoch
 end
 
 -- The array with its edits in ascending order, put together from slices: no work per untouched
@@ -154,15 +165,33 @@ local function planned(plan, enroll, revoke, moves)
       return problem
     end
   end
+  local partitions, givers, from_epochs, receivers, epochs = unpack(moves)
+  local giver = type(givers) ~= 'table' and givers
+  local from_epoch = type(from_epochs) ~= 'table' and from_epochs
+  local receiver = type(receivers) ~= 'table' and receivers
+  local epoch = type(epochs) ~= 'table' and epochs
   local previous = -1
-  for at = 1, #moves, 5 do
-    local partition = moves[at]
+  for i = 1, #partitions do
+    local partition, from, to = partitions[i], giver or givers[i], receiver or receivers[i]
+    local new = epoch or epochs[i]
     local problem = partition == previous and 'moved twice'
-      or plan:move(partition, moves[at + 1], moves[at + 2], moves[at + 3], moves[at + 4])
+      or plan:wrong(partition, from, from_epoch or from_epochs[i], to, new)
     if problem then
       return 'partition ' .. partition .. ': ' .. problem
     end
+    plan:edit(partition, from, to, new)
     previous = partition
+  end
+end
+
+local function names_nobody(givers)
+  if type(givers) ~= 'table' then
+    return givers == 0
+  end
+  for _, from in ipairs(givers) do
+    if from == 0 then
+      return true
+    end
   end
 end
 
@@ -180,13 +209,10 @@ local function takeover(keys, args)
     redis.call('HINCRBY', keys[2], 't', 1) -- makes the WAIT behind it wait, on a new connection too
     return { 'ok', set, leader[3] }
   end
-  for at = 2, #moves, 5 do
-    if moves[at] == 0 then -- an assertion about all grants needs all of them declared
-      local active, undeclared = active_grants(keys[4], nonces)
-      if not active then
-        return { 'conflict', undeclared }
-      end
-      break
+  if names_nobody(moves[2]) then -- an assertion about all grants needs all of them declared
+    local active, undeclared = active_grants(keys[4], nonces)
+    if not active then
+      return { 'conflict', undeclared }
     end
   end
   local plan = Plan.new(keys, nonces, tonumber(redis.call('HGET', keys[1], 'partitions')))
