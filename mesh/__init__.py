@@ -4,6 +4,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from mesh import observe
 from mesh.client.aio import AsyncClient, connect
 from mesh.client.outcome import Outcome
 from mesh.client.stats import ClientStats
@@ -56,6 +57,7 @@ __all__ = [
     "health",
     "local",
     "migrate",
+    "observe",
     "query",
     "testing",
     "up",

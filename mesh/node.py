@@ -43,6 +43,8 @@ from mesh.net.connection import Connection
 from mesh.net.dial import dial
 from mesh.net.listener import Listener
 from mesh.net.pidfd import hand_over
+from mesh.net.watched import WatchedCommits, tell_tenure, watch_request
+from mesh.observe import observers
 from mesh.resources import Resources
 from mesh.runs import Peer, Runner
 from mesh.store.api import Store, StoreRefused, StoreUnreachable
@@ -118,6 +120,8 @@ class Node:
         self._connect = connect
         self._runner = Runner(self._on_ran, self._open_peer, settings.id)
         self._core.home.now = clock.now
+        self._core.on_tenure = partial(tell_tenure, settings.id)
+        self._commits = WatchedCommits(settings.id, clock.now)
         self._core.home.call = self._runner.call
         self._resources = Resources(
             registry.specs, self._core.home.resources, settings.handling.health_s
@@ -212,7 +216,13 @@ class Node:
             return
         for kind, body in frames:
             if kind == Kind.REQUEST:
-                self._core.on_request(conn, unpack_request(body), now)
+                request = unpack_request(body)
+                watched = (
+                    watch_request(conn, request, self.settings.id, self._clock.now)
+                    if observers.wanted
+                    else conn
+                )
+                self._core.on_request(watched, request, now)
             elif kind == Kind.CONTROL and conn.role == "client":
                 self._on_client(unpack_message(body))
             elif conn.role != "supervisor":
@@ -375,6 +385,8 @@ class Node:
         """Send a batch; it holds its lane until it has its verdict."""
         if self._stopped:
             return
+        if observers.wanted:
+            self._commits.sent(batch)
         grant = self._core.grant
         written = self._store.commit(batch.lane, grant, batch.seq, renewal, batch.entries)
         judge = partial(self._on_committed, batch, renewal, delay)
@@ -394,6 +406,8 @@ class Node:
             log.warning("store refused, batch %d waits: %s", batch.seq, error)
         else:
             if self._core.on_commit(batch, reply, self._clock.now()):
+                if observers.wanted and reply.acknowledged:
+                    self._commits.acknowledged(batch)
                 self._idle_lanes.append(batch.lane)
                 self._turn()
                 return

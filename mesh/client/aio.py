@@ -36,6 +36,8 @@ from mesh.ids import new_session
 from mesh.net import clock
 from mesh.net.clock import SYSTEM, Clock, Timer
 from mesh.net.connection import Connection
+from mesh.net.watched import WatchedCall
+from mesh.observe import observers
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -366,7 +368,12 @@ class AsyncClient:
         key, payload, timeout, priority, own, *_ = prepared
         self._tally.started += 1
         partition = partition_of(key, self._partitions)
-        call = self._core.call(partition, payload, timeout, self._clock.now(), done, priority, own)
+        now = self._clock.now
+        if observers.wanted:
+            done = WatchedCall(self._core.session, partition, payload, done, now)
+        call = self._core.call(partition, payload, timeout, now(), done, priority, own)
+        if type(done) is WatchedCall:
+            done.begun(call)
         if self._timer is None or call.deadline < self._timer_at:
             self._arm()
         return call
@@ -374,6 +381,8 @@ class AsyncClient:
     def _cancel(self, call: Call) -> None:
         """Its caller does not wait any more, whether or not it has ended."""
         self._tally.cancelled += 1
+        if type(call.done) is WatchedCall:
+            call.done.cancelled()
         self._core.cancel(call)
 
     def _value(self, prepared: Prepared, result: Result) -> Any:

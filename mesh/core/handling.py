@@ -13,7 +13,7 @@ and loads are fetched by the shell (`next_batch`, `take_wants`, `take_messages`)
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -180,6 +180,8 @@ class HandlerCore:
         self._pending = 0
         self._holding = 0
         self._done = self._entity_errors = self._not_executed = self._unknown = 0
+        self.on_tenure: Callable[[str, int, int], None] = lambda *_: None
+        """Told of each partition that is "adopted", "released" or "lost", with its epoch."""
 
     def __repr__(self) -> str:
         return (
@@ -340,6 +342,7 @@ class HandlerCore:
                 and epoch != self._dropped.get(partition)
             ):
                 self._tenures[partition] = Tenure(partition, epoch, self.retention, self.home)
+                self.on_tenure("adopted", partition, epoch)
         self._messages.append(Adopted(self.nonce, message.life, message.version))
         for partition in list(self._held):
             self._retry_held(partition, now)
@@ -382,6 +385,7 @@ class HandlerCore:
                 self._released[partition] = tenure.epoch
                 by_token.setdefault(tenure.release_token, []).append((partition, tenure.epoch))
                 waiting = self._forget(tenure)
+                self.on_tenure("released", partition, tenure.epoch)
                 for pending in waiting:
                     self._elsewhere(pending.conn, pending.request, now, pending.deadline)
         for token, partitions in by_token.items():
@@ -815,6 +819,7 @@ class HandlerCore:
         """
         for run in self.runs.of(tenure):
             self._end_unrun(run, Status.NOT_READY, "the partition moved on")
+        self.on_tenure("lost", tenure.partition, tenure.epoch)
         self._give_up(self._outbox.drop(tenure.partition), Status.NOT_READY)
         for pending in self._forget(tenure):
             self._refuse(pending.conn, pending.request, Status.NOT_READY, "the partition moved on")
