@@ -11,7 +11,7 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,11 @@ def connect(mesh: str, address: str, *, dashboard: bool, temp_dir: str) -> RayIn
             raise SetupError(
                 "--ray auto: no Ray runs on this machine; start one with `ray start --head`, name its "
                 "address with --ray HOST:PORT, or use --ray local"
+            ) from error
+        if "InvalidAuthToken" in "".join(map(str, _causes(error))):
+            raise SetupError(
+                f"the Ray at {address} wants its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where "
+                f"the token does not lie in ~/.ray/auth_token"
             ) from error
         what = "Ray could not be started" if local else f"no Ray was reached at {address!r}"
         raise SetupError(f"{what}: {error}") from error
@@ -159,6 +164,12 @@ def endpoints(mesh: str) -> list[str]:
 def is_connected() -> bool:
     """This process has joined a Ray."""
     return bool(ray.is_initialized())
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def create_handler(mesh: str, id: str) -> Any:

@@ -137,7 +137,7 @@ class RunningMesh:
                 temp_dir=str(self._run_dir.path / "ray"),
             )
             if not ray.started:
-                runtime.claim(self.config.name, ray.address)
+                runtime.claim(self.config.name, self.config.ray)
             return ray
 
         return await asyncio.get_running_loop().run_in_executor(self._ray_thread, begin)

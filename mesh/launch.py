@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,13 @@ class Launching:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
             raise self._failure(answer, begun, trace.strip(), process.returncode)
+        if not self._tethered and process.stdin is not None:
+            process.stdin.close()
+        # It is waited for whether or not anybody keeps what this returns: a mesh must neither end nor
+        # become a zombie because of that.
+        threading.Thread(
+            target=_see_off, args=(process,), name=f"mesh-{process.pid}", daemon=True
+        ).start()
         return Launched(process, answer["status"], self._config.log_path, self._ephemeral)
 
     def abort(self) -> None:
@@ -207,6 +215,12 @@ def launch(
     launching = Launching(config, tethered=tethered, progress=progress)
     launching.begin()
     return launching.wait()
+
+
+def _see_off(process: subprocess.Popen[bytes]) -> None:
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _environment() -> dict[str, str]:

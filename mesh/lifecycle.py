@@ -13,28 +13,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import json
 import os
 import secrets
 import select
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from importlib.machinery import PathFinder
 from types import TracebackType
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from mesh import rundir
+from mesh.client.endpoints import ask_ray
 from mesh.config import SETTINGS, MeshConfig
 from mesh.entities import Registry
-from mesh.errors import SetupError
+from mesh.errors import SetupError, Unavailable
 from mesh.handles import LocalMesh, UpMesh
 from mesh.launch import Launched, Launching, Progress
 
 _DOWN_S = 60.0
-_FIND_S = 60.0
 
 
 class Settings(TypedDict, total=False):
@@ -217,8 +215,15 @@ def down(name: str = "default", *, ray: str | None = None) -> None:
     """
     state = rundir.read(name)
     if state is None:
-        if ray is not None and _ask_ray(ray, name, "--end").get("ended"):
-            return
+        if ray is not None:
+            try:
+                if ask_ray(ray, name, "--end")["ended"]:
+                    return
+            except Unavailable as error:
+                raise SetupError(
+                    f"no mesh named {name!r} runs on this machine, and the Ray at {ray} was not asked: "
+                    f"{error}"
+                ) from error
         where = "on this machine" if ray is None else f"on this machine or in the Ray at {ray}"
         raise SetupError(f"no mesh named {name!r} runs {where}; there is nothing to end")
     pid = state.get("pid")
@@ -237,22 +242,6 @@ def down(name: str = "default", *, ray: str | None = None) -> None:
             f"mesh {name!r} (pid {pid}) did not end within {_DOWN_S:g} s; "
             f"its processes may be stopped: look at `ps -p {pid}` and at {state.get('log')}"
         )
-
-
-def _ask_ray(address: str, name: str, *options: str) -> dict[str, Any]:
-    done = subprocess.run(  # noqa: S603 - our own module
-        [sys.executable, "-m", "actors.find", address, name, *options],
-        capture_output=True,
-        text=True,
-        timeout=_FIND_S,
-        check=False,
-    )
-    lines = done.stdout.splitlines() or ["{}"]
-    answer: dict[str, Any] = json.loads(lines[-1])
-    if "error" in answer or done.returncode:
-        trace = done.stderr.strip().splitlines() or ["no answer"]
-        raise SetupError(answer.get("error") or f"the Ray at {address} was not asked: {trace[-1]}")
-    return answer
 
 
 def _launch(launching: Launching, classes: Sequence[type]) -> Launched:

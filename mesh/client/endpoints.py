@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
+from typing import Any
 
 from mesh import rundir
 from mesh.errors import BadRequest, Unavailable
@@ -93,20 +94,33 @@ def _in_ray(name: str) -> tuple[list[str], str]:
     if variable is None:
         return [], ""
     address = os.environ[variable]
+    try:
+        answer = ask_ray(address, name)
+    except Unavailable as error:
+        raise Unavailable(
+            f"no mesh named {name!r} runs on this machine, and {variable}={address} was not asked: {error}"
+        ) from None
+    return answer["endpoints"], f" or in the Ray at {address}"
+
+
+def ask_ray(address: str, mesh: str, *options: str) -> dict[str, Any]:
+    """What `python -m actors.find` says; takes some seconds.
+
+    Raises:
+        Unavailable: no Ray was reached there.
+    """
     done = subprocess.run(  # noqa: S603 - our own module
-        [sys.executable, "-m", "actors.find", address, name],
+        [sys.executable, "-m", "actors.find", address, mesh, *options],
         capture_output=True,
         text=True,
         timeout=_FIND_S,
         check=False,
     )
-    answer = json.loads((done.stdout.splitlines() or ["{}"])[-1])
-    if "endpoints" not in answer:
-        why = answer.get("error") or (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        raise Unavailable(
-            f"no mesh named {name!r} runs on this machine, and {variable}={address} was not asked: {why}"
-        )
-    return answer["endpoints"], f" or in the Ray at {address}"
+    answer: dict[str, Any] = json.loads((done.stdout.splitlines() or ["{}"])[-1])
+    if done.returncode or not answer or "error" in answer:
+        last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+        raise Unavailable(answer.get("error") or last)
+    return answer
 
 
 def parse(endpoints: Iterable[str], variable: str = "") -> tuple[str, ...]:
