@@ -98,10 +98,29 @@ class Codec:
 
     def reader(self, most: int | None = None) -> Callable[[bytes], Any]:
         """`unpack` with that limit, ready to be called again and again; made once for each limit."""
-        reader = self._readers.get(most)
-        if reader is None:
-            reader = self._readers[most] = _told_as_value_error(self._top.reader(most))
-        return reader
+        known = self._readers.get(most)
+        if known is not None:
+            return known
+        options = self._top.options(most)
+        hook, limit, unpackb = options["ext_hook"], options["max_array_len"], msgpack.unpackb
+
+        def read(blob: bytes) -> Any:
+            # Not **options: that would double the price of a small value.
+            try:
+                return unpackb(
+                    blob,
+                    strict_map_key=False,
+                    timestamp=3,
+                    ext_hook=hook,
+                    max_array_len=limit,
+                    max_map_len=limit,
+                )
+            except _UNDECODABLE as error:
+                reason = str(error) if isinstance(error, ValueError) and str(error) else repr(error)
+                raise ValueError(reason[:400]) from error
+
+        self._readers[most] = read
+        return read
 
     def add(self, codec: TypeCodec[Any] | type) -> None:
         """Declare a type.
@@ -166,14 +185,14 @@ class Codec:
 class _Level:
     """Packing and unpacking inside a number of extension types."""
 
-    __slots__ = ("_codec", "_depth", "_free", "_inner", "_readers")
+    __slots__ = ("_codec", "_depth", "_free", "_inner", "_options")
 
     def __init__(self, codec: Codec, depth: int) -> None:
         self._codec = codec
         self._depth = depth
         self._free: list[msgpack.Packer] = []
         self._inner: _Level | None = None
-        self._readers: dict[int | None, Callable[[bytes], Any]] = {}
+        self._options: dict[int | None, dict[str, Any]] = {}
 
     def pack(self, value: Any) -> bytes:
         free = self._free
@@ -187,26 +206,19 @@ class _Level:
             free.append(packer)
         return blob
 
-    def reader(self, most: int | None) -> Callable[[bytes], Any]:
-        known = self._readers.get(most)
-        if known is not None:
-            return known
-        hook = partial(self._decode, most)
-        unpackb = msgpack.unpackb
-        limit = -1 if most is None else most  # -1: as much as the bytes can hold
-
-        def read(blob: bytes) -> Any:
-            return unpackb(
-                blob,
-                strict_map_key=False,
-                timestamp=3,
-                ext_hook=hook,
-                max_array_len=limit,
-                max_map_len=limit,
-            )
-
-        self._readers[most] = read
-        return read
+    def options(self, most: int | None) -> dict[str, Any]:
+        """Of msgpack.unpackb, for values whose lists and maps have at most so many elements."""
+        known = self._options.get(most)
+        if known is None:
+            limit = -1 if most is None else most  # -1: as many as the bytes can hold
+            known = self._options[most] = {
+                "strict_map_key": False,
+                "timestamp": 3,
+                "ext_hook": partial(self._decode, most),
+                "max_array_len": limit,
+                "max_map_len": limit,
+            }
+        return known
 
     def _next(self) -> _Level:
         inner = self._inner
@@ -235,7 +247,7 @@ class _Level:
         return msgpack.ExtType(NAMED, inner.pack([declared.name, declared.encode(value)]))
 
     def _decode(self, most: int | None, code: int, data: bytes) -> Any:
-        parts = self._next().reader(most)(data)
+        parts = msgpack.unpackb(data, **self._next().options(most))
         if code == NAMED:
             if type(parts) is not list or len(parts) != 2:
                 raise ValueError(f"a value of a declared type is [name, parts], not {parts!r:.80}")
@@ -244,17 +256,6 @@ class _Level:
         if ext is None:
             raise ValueError(f"extension type {code} is not known to this version")
         return ext.decode(parts)
-
-
-def _told_as_value_error(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def reader(blob: bytes) -> Any:
-        try:
-            return read(blob)
-        except _UNDECODABLE as error:
-            reason = str(error) if isinstance(error, ValueError) and str(error) else repr(error)
-            raise ValueError(reason[:400]) from error
-
-    return reader
 
 
 def refuse_lookalikes(value: Any) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 
@@ -149,17 +149,10 @@ def _check(meta: Meta) -> None:
             raise BadRequest(f"a chain is of (entity, key), not {shown((entity, key))}")
 
 
-class Decoded(NamedTuple):
-    """A request's payload, read."""
-
-    spec: EntitySpec
-    method: Method
-    key: bytes
-    args: list[Any]
-    kwargs: dict[str, Any]
-    meta: Meta
-    digest: bytes
-    """Of method, key and arguments."""
+Decoded = tuple[EntitySpec, Method, bytes, list[Any], dict[str, Any], Meta, bytes]
+"""A request's payload, read: entity, method, key, args, kwargs, meta, and the digest of method, key and
+arguments, by which a command is recognised (a query has none). A plain tuple, since each call makes one.
+"""
 
 
 def pack_call(
@@ -222,12 +215,12 @@ def unpack_call(payload: bytes, registry: Registry, most: int) -> Decoded:
             digest = caller_digest(method.name, NO_ARGUMENTS if meta.asks else digest)
     else:
         meta = NO_META
-        digest = blake2b(payload, digest_size=8).digest()
+        digest = b"" if method.query else blake2b(payload, digest_size=8).digest()
     if not meta.asks:
         method.check(args, kwargs)
     elif method.query or not meta.idempotency_key:
         raise BadRequest(f"nothing is recorded of {method.function.__qualname__} without a key")
-    return Decoded(spec, method, key, args, kwargs, meta, digest)
+    return spec, method, key, args, kwargs, meta, digest
 
 
 def _look_for(payload: bytes, registry: Registry, most: int) -> tuple[EntitySpec, Method]:

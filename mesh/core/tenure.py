@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 from mesh.context import Caller, Context, Here, Outgoing, Source, here
@@ -27,7 +28,12 @@ MAX_VALUE_BYTES = 1024 * 1024
 
 def state_field(entity: str, key: bytes) -> bytes:
     """Name of a key's state in its partition's hash; entity names hold no NUL, keys may."""
-    return STATE_PREFIX + entity.encode() + b"\0" + key
+    return _state_prefix(entity) + key
+
+
+@cache
+def _state_prefix(entity: str) -> bytes:
+    return STATE_PREFIX + entity.encode() + b"\0"
 
 
 class Conn(Protocol):
@@ -241,7 +247,8 @@ class Tenure:
 
     Attributes:
         slots: keys in memory, by the name of their field.
-        complete: every stored key is in `slots`: a key that is not there was never written.
+        stored: keys as the store has them, by the name of their field: read ahead, and not called yet.
+        complete: every stored key is in one of these: a key that is in neither was never written.
         warm: every stored outcome record is in `log`: an id that is not there is new.
         swept: it was asked for as a whole, which small partitions are read in.
         unreadable: its hash cannot be scanned as things are; each call reads what it needs itself.
@@ -261,6 +268,7 @@ class Tenure:
         "partition",
         "release_token",
         "slots",
+        "stored",
         "swept",
         "unreadable",
         "waiting",
@@ -278,6 +286,7 @@ class Tenure:
         self.epoch = epoch
         self.home = home or Home()
         self.slots: dict[bytes, Slot] = {}
+        self.stored: dict[bytes, bytes] = {}
         self.held: set[bytes] = set()
         self.log = SessionLog(retention)
         self.complete = True
@@ -290,4 +299,9 @@ class Tenure:
 
     def __repr__(self) -> str:
         state = "releasing" if self.release_token is not None else "held"
-        return f"Tenure({self.partition}@{self.epoch:#x}, {state}, {len(self.slots)} keys)"
+        return f"Tenure({self.partition}@{self.epoch:#x}, {state}, {self.keys} keys)"
+
+    @property
+    def keys(self) -> int:
+        """How many are in memory."""
+        return len(self.slots) + len(self.stored)
