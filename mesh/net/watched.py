@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-import msgpack
-
 from mesh.core.calling import Call, Result
 from mesh.core.outbox import Batch
 from mesh.core.tenure import Conn
@@ -35,8 +33,8 @@ Now = Callable[[], float]
 
 _HANDLING = frozenset({HandlingStarted, HandlingCompleted, HandlingFailed})
 _PREFIX_BYTES = 8
-_FRONT_BYTES = 300
-"""More than a list's and a text's header and the longest name."""
+_FIXLIST, _FIXTEXT, _NIL, _TEXT8 = 0x90, 0xA0, 0xC0, 0xD9
+"""First bytes of msgpack's short lists and texts, and where each ends."""
 
 
 class WatchedCall:
@@ -184,16 +182,20 @@ def tell_tenure(handler: str, what: str, partition: int, epoch: int) -> None:
 
 
 def method_of(payload: bytes) -> str:
-    """The name that a request's payload begins with; empty where it begins with none."""
-    unpacker = msgpack.Unpacker(strict_map_key=False)
-    unpacker.feed(payload[:_FRONT_BYTES])
-    try:
-        if unpacker.read_array_header() == 0:
-            return ""
-        name = unpacker.unpack()
-    except (ValueError, msgpack.UnpackException):
+    """The name that a request's payload, a list, begins with; empty where it begins with none."""
+    if len(payload) < 3 or not _FIXLIST <= payload[0] < _FIXTEXT:
         return ""
-    return name if isinstance(name, str) else ""
+    if _FIXTEXT <= payload[1] < _NIL:
+        begin, size = 2, payload[1] - _FIXTEXT
+    elif payload[1] == _TEXT8:
+        begin, size = 3, payload[2]
+    else:
+        return ""
+    name = payload[begin : begin + size]
+    try:
+        return name.decode() if len(name) == size else ""
+    except UnicodeDecodeError:
+        return ""
 
 
 @lru_cache(maxsize=64)
