@@ -43,7 +43,9 @@ class HandlerActor:
         registry = Registry([*load_app(spec.app), *carried.unpack(spec.carried)])
         store = RedisStore(StoreAddress.from_dict(spec.store), **spec.store_options)
         inner = partial(open_inner, token=spec.token, mesh=spec.mesh)
-        self._node = Node(settings, registry, store, connect=inner)
+        self._node = Node(
+            settings, registry, store, connect=inner, settle_memory=runtime.settle_memory
+        )
         runtime.settle_memory()
         await self._node.start()
         runtime.end_with_owner(spec, self._node.ended)

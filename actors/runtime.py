@@ -240,10 +240,10 @@ async def leave_when(ended: Awaitable[object]) -> None:
 
 
 def settle_memory() -> None:
-    """Take what was made at the start out of the collector's sight.
+    """Take what is there out of the collector's sight, garbage excepted.
 
-    A full collection goes through all that Ray and the imports bring along while calls wait; none of
-    it is ever garbage.
+    A full collection goes through all that Ray, the imports and the keys bring along while calls wait; next
+    to none of it is ever garbage.
     """
     gc.collect()
     gc.freeze()

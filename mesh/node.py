@@ -59,6 +59,7 @@ _ASK_AGAIN_S = 0.001
 _MAX_RETRY_S = 0.5
 _TIMER_S = 0.02
 _BEAT_S = 1.0
+_SETTLE_EVERY = 4096
 _WARM_PAUSE_S = 0.002
 _WARM_AFTER_S = 0.05
 
@@ -100,6 +101,8 @@ class Node:
         store: its access to the store, its own.
         clock: what deadlines and waits are told by.
         connect: makes a client of this very handler, by its address; for methods that call other entities.
+        settle_memory: takes what is there out of the collector's sight. Called for every few thousand keys,
+            since a full collection goes through all of them while calls wait.
     """
 
     def __init__(
@@ -109,8 +112,11 @@ class Node:
         store: Store,
         clock: Clock = SYSTEM,
         connect: Connect | None = None,
+        settle_memory: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
+        self._settle_memory = settle_memory
+        self._settled = 0
         self._clock = clock
         self.nonce = new_nonce()
         self.ended = asyncio.Event()
@@ -495,6 +501,9 @@ class Node:
             await asyncio.sleep(_TIMER_S)
             self._core.retention.now = int(self._clock.wall())
             self._core.on_timer(self._clock.now())
+            if self._core.taken_in >= self._settled + _SETTLE_EVERY:
+                self._settled = self._core.taken_in
+                self._settle_memory()
             self._end_silent()
             if self._core.has_queued:
                 self._wake()

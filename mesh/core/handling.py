@@ -236,6 +236,8 @@ class HandlerCore:
 
     def _step(self, tenure: Tenure, pending: Pending) -> Step:
         """Run a call as far as memory allows."""
+        if tenure.stored and pending.field in tenure.stored:
+            self._bring_in(tenure, pending)
         step, made = execution.step(tenure, pending)
         if step is Step.NEEDS_LOAD or step is Step.NEEDS_TURN:
             return step
@@ -580,6 +582,7 @@ class HandlerCore:
             if blob is not None:
                 tenure.log.adopt(name, blob)
         if load.field not in tenure.slots:
+            self._cache.unstow(tenure, load.field)
             slot = tenure.slots[load.field] = Slot(load.calls[0].spec, state)
             self._cache.touch(tenure, load.field, slot)
         for pending in load.calls:
@@ -666,24 +669,28 @@ class HandlerCore:
                 except ValueError:
                     # One record that nobody knows: the tenure must not pass for one that has them all.
                     return False
-            elif name not in tenure.slots and not self._adopt_slot(tenure, name, value):
+            elif name not in tenure.slots and not self._read_ahead(tenure, name, value):
                 tenure.complete = False
         return True
 
-    def _adopt_slot(self, tenure: Tenure, name: bytes, value: bytes) -> bool:
+    def _read_ahead(self, tenure: Tenure, name: bytes, value: bytes) -> bool:
         # Once a key of this tenure was evicted, a page may be older than what it was evicted with.
         if not tenure.complete or self._cache.is_full:
             return False
         entity, _, _ = name[len(STATE_PREFIX) :].partition(b"\0")
-        spec = self._registry.spec(entity.decode(errors="replace"))
-        if spec is None:
-            return True
-        try:
-            slot = tenure.slots[name] = Slot(spec, value)
-        except ValueError:
-            return False  # whoever calls it is told
-        self._cache.touch(tenure, name, slot)
+        if self._registry.spec(entity.decode(errors="replace")) is not None:
+            self._cache.stow(tenure, name, value)
         return True
+
+    def _bring_in(self, tenure: Tenure, pending: Pending) -> None:
+        """The first call of a key that was read ahead."""
+        blob = self._cache.unstow(tenure, pending.field)
+        try:
+            tenure.slots[pending.field] = Slot(pending.spec, blob)
+        except ValueError:
+            tenure.complete = (
+                False  # so the store is read, and the caller told what is wrong with it
+            )
 
     # ------------------------------------------------------------- the rest
 
@@ -770,9 +777,14 @@ class HandlerCore:
             self._entity_errors,
             self._not_executed,
             self._unknown,
-            sum(len(t.slots) for t in self._tenures.values()),
+            sum(t.keys for t in self._tenures.values()),
             self.health,
         )
+
+    @property
+    def taken_in(self) -> int:
+        """Keys that were made into objects, since the start."""
+        return self._cache.taken_in
 
     @property
     def has_queued(self) -> bool:

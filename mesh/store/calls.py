@@ -158,12 +158,12 @@ class Calls:
             others,
         )
         nonces = list(dict.fromkeys(named))
-        index = {nonce: i for i, nonce in enumerate(nonces, start=1)}
+        index: dict[bytes | None, int] = {nonce: i for i, nonce in enumerate(nonces, start=1)}
+        index[None] = NO_GRANT
         moves = sorted(call.moves, key=lambda move: move.partition)
-        index_of: dict[bytes | None, int] = {None: NO_GRANT, **index}
         columns = (
             [move.partition for move in moves],
-            _column([index_of[move.from_nonce] for move in moves]),
+            _column([index[move.from_nonce] for move in moves]),
             _column([_epoch(move.from_epoch) for move in moves]),
             _column([index[move.to_nonce] for move in moves]),
             _column([_epoch(move.epoch) for move in moves]),

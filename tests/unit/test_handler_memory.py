@@ -258,10 +258,49 @@ def test_a_full_cache_warms_up_the_records_and_leaves_the_keys_to_be_read(server
     handler.flush()
     heir = replace_owner(server, leader, handler, SMALL)
     heir.warm_up()
-    assert heir.core.beat().keys < 15
+    assert 0 < heir.core.beat().keys < len(keys)
     assert [value(heir, key) for key in keys] == keys
     retry = heir.call("KV.put", keys[0], keys[0], counter=1)
     assert retry.status == Status.OK, "from the record, without a read"
+
+
+def test_keys_that_nobody_calls_stay_as_they_were_read(server, leader, handler):
+    keys = [key_in(0, nth=n) for n in range(20)]
+    for key in keys:
+        handler.call("KV.put", key, key)
+    handler.flush()
+    heir = replace_owner(server, leader, handler)
+    heir.warm_up()
+    assert (heir.core.beat().keys, heir.core.taken_in) == (20, 0)
+    caller = heir.call("KV.get", keys[3])
+    assert caller.answer.value == keys[3], "without a read"
+    assert (heir.core.beat().keys, heir.core.taken_in) == (20, 1)
+
+
+def test_what_nobody_called_is_evicted_first(server, leader, handler):
+    keys = [key_in(0, nth=n) for n in range(30)]
+    for key in keys:
+        handler.call("KV.put", key, key)
+    handler.flush()
+    heir = replace_owner(server, leader, handler, SMALL)
+    heir.warm_up()
+    for key in keys[:8]:
+        heir.call("KV.get", key)
+        heir.load()
+    callers = [heir.call("KV.get", key) for key in keys[:8]]
+    assert [c.answer.value for c in callers] == keys[:8], "without a read"
+    assert [value(heir, key) for key in keys] == keys
+
+
+def test_a_key_read_ahead_that_cannot_be_read_is_told_to_whoever_calls_it(server, leader, handler):
+    handler.call("KV.put", K, 1)
+    handler.flush()
+    server.partitions[0][state_field("KV", K.encode())] = b"\xc1"
+    heir = replace_owner(server, leader, handler)
+    heir.warm_up()
+    caller = heir.call("KV.get", K)
+    heir.load()
+    assert caller.status == Status.BAD_REQUEST and "cannot be read" in caller.answer.value
 
 
 def test_state_of_an_entity_that_is_no_longer_served_is_left_alone(handler):
