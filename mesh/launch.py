@@ -86,6 +86,8 @@ class Launching:
         self._ephemeral = config.data_folder if ephemeral else None
         self._progress = progress
         self._process: subprocess.Popen[bytes] | None = None
+        self._heard = False
+        """`wait` listens to it, in whatever thread; it closes the pipes."""
 
     def begin(self) -> None:
         """Start its process, which imports what it needs until it gets its orders.
@@ -121,9 +123,11 @@ class Launching:
         """
         process = self._process
         assert process is not None and process.stdout is not None and process.stderr is not None
+        self._heard = True
         try:
             answer, begun = self._instruct(process, carried)
         except BaseException:
+            self._heard = False
             self.abort()
             raise
         # It says no more from here on; what it prints goes to its log.
@@ -131,9 +135,7 @@ class Launching:
             trace = "" if "status" in answer else process.stderr.read().decode(errors="replace")
         if "status" not in answer:
             process.wait(_STOP_S)
-            if process.stdin is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.close()
+            _close(process)
             raise self._failure(answer, begun, trace.strip(), process.returncode)
         if not self._tethered and process.stdin is not None:
             process.stdin.close()
@@ -149,17 +151,20 @@ class Launching:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(_STOP_S)
+            if not self._heard:
+                _close(self._process)
         self._remove()
 
     def _failure(
         self, answer: dict[str, Any], begun: bool, trace: str, code: int | None
     ) -> SetupError:
-        words, hint = self._config.log_path.read_text(errors="replace"), ""
+        hint = f"; its log: {self._config.log_path}"
         if self._ephemeral is not None:
-            last = "\n".join(words.splitlines()[-_LAST_LINES:])
-            hint = f"; its log ended with:\n{last}" if last else ""
-        else:
-            hint = f"; its log: {self._config.log_path}"
+            hint = ""
+            with contextlib.suppress(FileNotFoundError):  # aborted meanwhile
+                words = self._config.log_path.read_text(errors="replace")
+                last = "\n".join(words.splitlines()[-_LAST_LINES:])
+                hint = f"; its log ended with:\n{last}" if last else ""
         self._remove()
         if "error" in answer:
             # A mistake that is told before anything was started leaves nothing in the log.
@@ -219,8 +224,14 @@ def launch(
 
 def _see_off(process: subprocess.Popen[bytes]) -> None:
     process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
+    _close(process)
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):  # what it was told is not read any more
+                pipe.close()
 
 
 def _environment() -> dict[str, str]:
