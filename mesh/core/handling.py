@@ -22,7 +22,7 @@ import msgpack
 from mesh.core import execution
 from mesh.core.cache import Cache
 from mesh.core.epochs import NOT_HELD, pack_epochs, unpack_epochs
-from mesh.core.execution import Step
+from mesh.core.execution import NEEDS_LOAD, NEEDS_TURN, Step
 from mesh.core.forgetting import Forgetting
 from mesh.core.messages import (
     Adopted,
@@ -223,15 +223,15 @@ class HandlerCore:
             # Queries need not wait for the run that holds the key, and copies of its call join it.
             step = self._step(tenure, pending)
         else:
-            step = Step.NEEDS_LOAD
-        if step is Step.NEEDS_LOAD or step is Step.NEEDS_TURN:
+            step = NEEDS_LOAD
+        if step is NEEDS_LOAD or step is NEEDS_TURN:
             self._pending += 1
             self._waiting[tenure.partition, pending.field] = tenure
             if queue is not None:
                 queue.append(pending)
                 return
             tenure.waiting[pending.field] = deque((pending,))
-            if step is Step.NEEDS_LOAD:
+            if step is NEEDS_LOAD:
                 self._wanted[tenure.partition, pending.field] = tenure
 
     def _step(self, tenure: Tenure, pending: Pending) -> Step:
@@ -239,8 +239,6 @@ class HandlerCore:
         if tenure.stored and pending.field in tenure.stored:
             self._bring_in(tenure, pending)
         step, made = execution.step(tenure, pending)
-        if step is Step.NEEDS_LOAD or step is Step.NEEDS_TURN:
-            return step
         if made is not None:
             self._pending += 1
             if isinstance(made, Run):
@@ -248,6 +246,8 @@ class HandlerCore:
             else:
                 self._outbox.add(made)
             slot: Slot | None = made.slot
+        elif step is NEEDS_LOAD or step is NEEDS_TURN:
+            return step
         else:
             self._done += pending.method.query
             slot = tenure.slots.get(pending.field)
@@ -604,7 +604,7 @@ class HandlerCore:
                 self._refuse(
                     pending.conn, pending.request, Status.EXPIRED, "its deadline passed in a queue"
                 )
-            elif self._step(tenure, pending) is Step.NEEDS_LOAD:
+            elif self._step(tenure, pending) is NEEDS_LOAD:
                 self._wanted[tenure.partition, field] = tenure
                 return
             queue.popleft()

@@ -20,6 +20,8 @@ from mesh.core.runs import Run
 from mesh.core.tenure import Effect, Pending, Slot, Waiter
 from mesh.core.wire import Status
 
+_OK: int = Status.OK  # an enum's member takes 80 ns to look up
+_FAILED: int = Status.ENTITY_ERROR
 _NONE: bytes = msgpack.packb(None)
 _NO_DETAILS: bytes = msgpack.packb([])
 _SCALARS = frozenset({bool, int, float, str, bytes})
@@ -47,9 +49,9 @@ def run_query(slot: Slot, pending: Pending) -> tuple[int, bytes]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
-        status, payload = Status.ENTITY_ERROR, _pack_error_of(pending, error)
+        status, payload = _FAILED, _pack_error_of(pending, error)
     else:
-        status = Status.OK
+        status = _OK
     finally:
         here.source = None
     if _wrote(slot, instance):
@@ -76,12 +78,12 @@ def run_command(slot: Slot, records: Records, pending: Pending) -> Effect:
         result = pending.method.function(slot.instance, *pending.args, **pending.kwargs)
         payload = _pack_result(pending, result)
         after = _checked(pending, slot.encode())
-        status = Status.OK
+        status = _OK
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
         slot.rebuild()
-        after, status, payload = slot.blob, Status.ENTITY_ERROR, _pack_error_of(pending, error)
+        after, status, payload = slot.blob, _FAILED, _pack_error_of(pending, error)
     finally:
         here.source = None
     outcome = Outcome(pending.digest, status, payload)
