@@ -116,10 +116,9 @@ def _pack(
     kwargs: Mapping[str, Any],
     meta: Meta,
 ) -> bytes:
+    along = b"" if meta is NO_META else meta.encode()
     try:
-        payload = pack_call(
-            codec, name, key, args, kwargs, b"" if meta is NO_META else meta.encode()
-        )
+        payload = pack_call(codec, name, key, args, kwargs, along)
     except (TypeError, ValueError) as error:
         hint = BY_NAME if codec is PLAIN_CODEC else ""
         raise BadRequest(f"arguments of {name} cannot be sent: {error}{hint}") from None

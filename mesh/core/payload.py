@@ -57,6 +57,7 @@ class Meta:
         Raises:
             BadRequest: metadata that cannot be sent, or over a limit.
         """
+        _check(self)
         parts: dict[str, Any] = {}
         if self.idempotency_key:
             parts["k"] = self.idempotency_key
@@ -68,7 +69,6 @@ class Meta:
             parts["chain"] = [list(link) for link in self.chain]
         if not parts:
             return b""
-        _check(self)
         try:
             blob = PLAIN_CODEC.pack(parts)
             metadata_bytes = len(PLAIN_CODEC.pack(parts.get("metadata", {})))
