@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import enum
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, assert_type
 
@@ -152,7 +153,78 @@ async def with_an_option_the_result_is_checked() -> None:
         assert_type(await client.call(Account.deposit, "alice", 5, timeout=2.0), int)
         assert_type(await client.call(LedgerOfVersionTwo.peek, "l", timeout=2), Amount | None)
         assert_type(await client.call("Account.deposit", "alice", 5, timeout=2.0), Any)
+        assert_type(await client.call(Account.deposit, "alice", 5, idempotency_key="a"), int)
+        assert_type(await client.call(LedgerOfVersionTwo.peek, "l", priority=200), Amount | None)
+        assert_type(await client.call(Account.deposit, "alice", 5, metadata={"trace": "x"}), int)
+        assert_type(
+            await client.call(
+                Account.deposit,
+                "alice",
+                amount=5,
+                timeout=1,
+                idempotency_key=None,
+                priority=None,
+                metadata={"n": 1, "raw": b""},
+            ),
+            int,
+        )
+        by_name = await client.call("Account.deposit", "alice", 5, priority=1, idempotency_key="a")
+        assert_type(by_name, Any)
+
         await client.call(Account.deposit, "alice", 5, timeout="2 s")  # type: ignore[call-arg]
+        await client.call(Account.deposit, "alice", 5, priority="high")  # type: ignore[call-arg]
+        await client.call(Account.deposit, "alice", 5, idempotency_key=7)  # type: ignore[call-arg]
+        await client.call(Account.deposit, "alice", 5, metadata=["x"])  # type: ignore[call-arg]
+
+
+async def an_outcome_has_the_type_of_the_methods_reply() -> None:
+    async with await mesh.connect() as client:
+        settled = await client.outcome(LedgerOfVersionTwo.fetch, "l", "order-17")
+        assert_type(settled, mesh.Outcome[bytes])
+        assert_type(settled.executed, bool)
+        assert_type(settled.result(), bytes)
+        by_name = await client.outcome("Ledger.fetch", "l", "order-17", timeout=1.0)
+        assert_type(by_name.result(), Any)
+        await client.outcome(LedgerOfVersionTwo.fetch, "l")  # type: ignore[call-overload]
+        await client.outcome(LedgerOfVersionTwo.fetch, "l", 17)  # type: ignore[call-overload]
+        settled.executed = True  # type: ignore[misc]
+
+
+async def an_entitys_object_is_checked_through_call() -> None:
+    async with await mesh.connect() as client:
+        alice = client.entity(Account, "alice")
+        assert_type(await alice.call(Account.deposit, 5), int)
+        assert_type(await alice.call(Account.transfer_out, amount=5, fee=1), int)
+        assert_type(await alice.deposit(5), Any)
+        hasty = alice.with_options(timeout=1, idempotency_key="a", priority=9, metadata={"x": 1})
+        assert_type(await hasty.call(Account.deposit, 5), int)
+        assert_type((await hasty.outcome(Account.deposit, "a")).result(), int)
+        await alice.call(Account.deposit, "five")  # type: ignore[arg-type]
+        await alice.call(Account.deposit)  # type: ignore[call-arg]
+        await alice.call("Account.deposit", 5)  # type: ignore[arg-type]
+        alice.with_options(colour="red")  # type: ignore[call-arg]
+        alice.with_options(priority="high")  # type: ignore[arg-type]
+
+
+def the_blocking_client_is_checked_the_same_way() -> None:
+    with mesh.Client("127.0.0.1:7400") as client:
+        assert_type(client.call(Account.deposit, "alice", 5), int)
+        assert_type(client.call(LedgerOfVersionTwo.fetch, "l", "https://x"), bytes)
+        assert_type(client.call(Account.deposit, "alice", 5, timeout=1.0, idempotency_key="a"), int)
+        assert_type(client.call("Account.deposit", "alice", 5, metadata={"x": 1}), Any)
+        assert_type(client.submit(LedgerOfVersionTwo.peek, "l"), Future[Amount | None])
+        assert_type(client.submit(Account.deposit, "alice", 5, priority=1), Future[int])
+        assert_type(client.submit("Account.deposit", "alice", 5), Future[Any])
+        assert_type(client.outcome(Account.deposit, "alice", "a").result(), int)
+        alice = client.entity(Account, "alice")
+        assert_type(alice.call(Account.deposit, 5), int)
+        assert_type(alice.outcome(Account.deposit, "a"), mesh.Outcome[int])
+
+        client.call(Account.deposit, "alice", "five")  # type: ignore[call-overload]
+        client.call(Account.deposit, "alice")  # type: ignore[call-overload]
+        client.submit(Account.deposit, "alice", 5, 6)  # type: ignore[call-overload]
+        client.call(Account.deposit, "alice", 5, priority="high")  # type: ignore[call-arg]
+        alice.call(Account.deposit, "five")  # type: ignore[arg-type]
 
 
 async def errors() -> None:
