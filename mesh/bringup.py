@@ -292,6 +292,11 @@ def _tuning(config: MeshConfig) -> dict[str, Any]:
             "window_s": config.idempotency_window_s,
             "max_pending": config.max_pending,
             "cache_bytes": config.cache_bytes,
+            "limit_s": config.method_limit_s,
+            "threads": config.threads,
+            "max_state_bytes": config.max_state_bytes,
+            "max_reply_bytes": config.max_reply_bytes,
+            "health_s": config.health_s,
         },
         "limits": {
             "hello_s": config.hello_s,

@@ -166,6 +166,47 @@ class MeshConfig:
         group="limits",
         least=_MIB,
     )
+    method_limit_s: float = setting(
+        30.0,
+        "seconds that a run of an async or blocking method may take which names no limit_s of its own; "
+        "then it is stopped and undone",
+        kind="seconds",
+        group="limits",
+        least=0.001,
+        most=86_400,
+    )
+    threads: int = setting(
+        32,
+        "threads that the blocking methods of one handler may take; further ones wait for a free one",
+        kind="number",
+        group="limits",
+        least=1,
+        most=4096,
+    )
+    max_state_bytes: int = setting(
+        _MIB,
+        "bytes that the state of one key may have; the store writes a changed state as a whole",
+        kind="number",
+        group="limits",
+        least=1024,
+        most=3 * _MIB,
+    )
+    max_reply_bytes: int = setting(
+        _MIB,
+        "bytes that the reply of one call may have",
+        kind="number",
+        group="limits",
+        least=1024,
+        most=3 * _MIB,
+    )
+    health_s: float = setting(
+        1.0,
+        "seconds between two checks of the entities' health, and that each check may take",
+        kind="seconds",
+        group="limits",
+        least=0.05,
+        most=3600,
+    )
     write_buffer_bytes: int = setting(
         64 * _MIB,
         "bytes that may wait for a peer that does not read; past it that connection is cut",

@@ -161,6 +161,13 @@ async def test_a_method_of_any_form_knows_its_call(client, method):
     }
 
 
+@pytest.mark.parametrize("method", [Till.tell, Till.tell_async, Till.tell_blocking])
+async def test_what_the_caller_gives_along_reaches_the_method(client, method):
+    given = {"trace": "00-ab-01", "n": 5}
+    told = await client.call(method, "t", idempotency_key="order-17", metadata=given)
+    assert (told["idempotency_key"], told["metadata"]) == ("order-17", given)
+
+
 async def test_each_call_has_a_key_of_its_own(client):
     keys = [(await client.call(Till.tell, "t"))["idempotency_key"] for _ in range(3)]
     assert len(set(keys)) == 3

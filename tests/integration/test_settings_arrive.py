@@ -32,6 +32,11 @@ def config(tmp_path):
         idempotency_window_s=3600.0,
         max_pending=10,
         cache_bytes=2_000_000,
+        method_limit_s=7.0,
+        threads=3,
+        max_state_bytes=50_000,
+        max_reply_bytes=60_000,
+        health_s=0.5,
         write_buffer_bytes=5_000_000,
         hello_s=2.0,
         unauthenticated=3,
@@ -78,6 +83,8 @@ async def test_a_handler_has_its_limits_its_store_and_its_log(spec, tmp_path):
         handling = node.settings.handling
         assert (handling.window_s, handling.max_pending) == (3600.0, 10)
         assert handling.cache_bytes == 2_000_000
+        assert (handling.limit_s, handling.threads, handling.health_s) == (7.0, 3, 0.5)
+        assert (handling.max_state_bytes, handling.max_reply_bytes) == (50_000, 60_000)
         limits = handling.limits
         assert (limits.hello_s, limits.unauthenticated) == (2.0, 3)
         assert limits.write_buffer_bytes == 5_000_000

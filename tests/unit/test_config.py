@@ -108,6 +108,13 @@ def test_defaults_are_those_of_the_parts_that_are_told():
     assert config.idempotency_window_s == HandlingConfig().window_s
     assert config.max_pending == HandlingConfig().max_pending
     assert config.cache_bytes == HandlingConfig().cache_bytes
+    assert config.method_limit_s == HandlingConfig().limit_s
+    assert config.threads == HandlingConfig().threads
+    assert config.health_s == HandlingConfig().health_s
+    assert config.max_state_bytes == HandlingConfig().max_state_bytes
+    assert config.max_reply_bytes == HandlingConfig().max_reply_bytes
+    for largest in ("max_state_bytes", "max_reply_bytes"):
+        assert SETTINGS[largest].most < Limits().frame_bytes, "or it could not be sent"
     assert config.hello_s == Limits().hello_s
     assert config.unauthenticated == Limits().unauthenticated
     assert config.write_buffer_bytes == Limits().write_buffer_bytes

@@ -410,3 +410,25 @@ def test_the_time_limits_of_runs_that_ended_are_forgotten(box):
         box.call("Box.put", K, str(number % 7))
         box.flush()
     assert len(box.core.runs._limits) < 600
+
+
+@pytest.mark.parametrize("method", ["Box.add", "Box.put", "Box.press"])
+def test_a_state_over_the_configured_limit_is_refused_and_the_old_one_stays(server, leader, method):
+    box = owner(server, leader, max_state_bytes=100)
+    caller = box.call(method, K, "x" * 100)
+    box.flush()
+    assert (
+        caller.status is Status.ENTITY_ERROR and "over the limit of 100" in caller.answer.value[1]
+    )
+    assert box.call("Box.read", K).answer == ok([])
+
+
+@pytest.mark.parametrize("method", ["Box.read", "Box.look"])
+def test_a_reply_over_the_configured_limit_is_refused(server, leader, method):
+    box = owner(server, leader, max_reply_bytes=100)
+    box.call("Box.add", K, "x" * 200)
+    box.flush()
+    caller = box.call(method, K)
+    box.flush()
+    assert caller.status is Status.ENTITY_ERROR
+    assert "reply of 205 bytes is over the limit of 100" in caller.answer.value[1]
