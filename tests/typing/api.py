@@ -90,6 +90,43 @@ class LedgerOfVersionTwo:
         self.lines[line] = amount
 
 
+@mesh.entity
+class Order:
+    paid: bool = False
+
+    @classmethod
+    async def on_start(cls, resources: dict[str, Any]) -> None:
+        resources["bank"] = object()
+
+    @classmethod
+    def on_stop(cls, resources: dict[str, Any]) -> None:
+        resources.clear()
+
+    @mesh.health
+    @classmethod
+    async def bank_answers(cls, resources: dict[str, Any]) -> bool:
+        return "bank" in resources
+
+    @mesh.command
+    async def pay(self, account: str, amount: int) -> bool:
+        context = mesh.context()
+        assert_type(context, mesh.Context)
+        assert_type(context.idempotency_key, str)
+        assert_type(context.key, str)
+        assert_type(context.key_bytes, bytes)
+        assert_type(context.seconds_left, float)
+        assert_type(context.attempt, int)
+        assert_type(context.resources, dict[str, Any])
+        await context.call(Account.deposit, account, amount, timeout=1.0)
+        self.paid = True
+        return self.paid
+
+    @mesh.command(blocking=True)
+    def pay_slowly(self, account: str) -> int:
+        left: int = mesh.context().call("Account.deposit", account, amount=-5)
+        return left
+
+
 async def main() -> None:
     client = await mesh.connect("127.0.0.1:7400", "127.0.0.1:7401", token="secret", timeout=1.0)
     assert_type(client, mesh.AsyncClient)

@@ -431,4 +431,4 @@ def test_a_reply_over_the_configured_limit_is_refused(server, leader, method):
     caller = box.call(method, K)
     box.flush()
     assert caller.status is Status.ENTITY_ERROR
-    assert "reply of 205 bytes is over the limit of 100" in caller.answer.value[1]
+    assert "reply of 203 bytes is over the limit of 100" in caller.answer.value[1]
