@@ -25,7 +25,9 @@ class HandlerActor:
         self._node: Node | None = None
 
     def __repr__(self) -> str:
-        return f"{self._id}: {self._node!r}" if self._node else f"{self._id}: starting"
+        # Ray asks once, before anything is started, and shows that for ever: no word of state in it.
+        name = names.handler(self._id)
+        return f"{name}: {self._node!r}" if self._node else name
 
     async def start(self, spec: Spec) -> int:
         """Come up and offer itself to the supervisor; returns the pid."""

@@ -25,7 +25,9 @@ class SupervisorActor:
         self._supervisor: Supervisor | None = None
 
     def __repr__(self) -> str:
-        return f"{self._id}: {self._supervisor!r}" if self._supervisor else f"{self._id}: starting"
+        # Ray asks once, before anything is started, and shows that for ever: no word of state in it.
+        name = names.supervisor(self._id)
+        return f"{name}: {self._supervisor!r}" if self._supervisor else name
 
     async def listen(self, spec: Spec) -> int:
         """Take the port; returns it."""

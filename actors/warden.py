@@ -17,7 +17,9 @@ class WardenActor:
         self._warden: Warden | None = None
 
     def __repr__(self) -> str:
-        return f"{self._id}: {self._warden!r}" if self._warden else f"{self._id}: starting"
+        # Ray asks once, before anything is started, and shows that for ever: no word of state in it.
+        name = names.warden(self._id)
+        return f"{name}: {self._warden!r}" if self._warden else name
 
     async def start(self, spec: Spec) -> int:
         """Listen for handlers and report to the supervisors; returns the pid."""

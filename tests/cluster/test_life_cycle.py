@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -178,7 +179,39 @@ async def test_calls_need_no_supervisor_and_a_killed_command_takes_everything_al
     own.assert_gone()
 
 
-def test_ctrl_c_during_the_start_leaves_nothing(own: Own) -> None:
+@pytest.mark.parametrize("moment", range(5))
+def test_ctrl_c_at_any_moment_of_the_start_leaves_nothing(own: Own, moment: int) -> None:
+    after_s = random.uniform(2 * moment, 2 * moment + 2)
+    command = own.command()
+    try:
+        command.wait(after_s)
+    except subprocess.TimeoutExpired:
+        own.look()
+        command.send_signal(signal.SIGINT)
+    # 0: it was up by then, and was taken down as it should be. Before Python listens, the signal kills.
+    assert command.wait(60) in (0, 130, -signal.SIGINT), own.said()
+    assert "Traceback" not in own.said() or after_s < 1, (after_s, own.said())
+    own.assert_gone()
+    assert not own.run_dir.exists()
+
+
+def test_a_start_that_fails_halfway_leaves_nothing(own: Own) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        # Ray and the store are up before the supervisor asks for its port; until then it is free.
+        port = taken.getsockname()[1]
+        taken.close()
+        command = own.command("--port", str(port))
+        wait_for(lambda: "starting Ray" in own.said())
+        with socket.create_server(("127.0.0.1", port)):
+            own.look()
+            assert command.wait(90) == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in own.said()
+    assert "Traceback" not in own.said()
+    own.assert_gone()
+    assert not own.run_dir.exists()
+
+
+def test_ctrl_c_while_store_and_ray_start_leaves_nothing(own: Own) -> None:
     command = own.command()
     # Both the store and Ray are on their way.
     wait_for(lambda: naming(own.data) - naming("mesh.cli") and naming(own.run_dir))
