@@ -290,6 +290,7 @@ def _tuning(config: MeshConfig) -> dict[str, Any]:
         "restart_after_s": config.restart_after_s,
         "handling": {
             "window_s": config.idempotency_window_s,
+            "caller_bytes": config.idempotency_bytes,
             "max_pending": config.max_pending,
             "cache_bytes": config.cache_bytes,
             "limit_s": config.method_limit_s,

@@ -147,8 +147,16 @@ class MeshConfig:
         "executed",
         kind="seconds",
         group="limits",
-        least=1,
+        least=60,
         most=30 * 86_400,
+    )
+    idempotency_bytes: int = setting(
+        4 * _MIB,
+        "bytes that one partition keeps of calls with a caller's key; with further keys they are refused as "
+        "Overloaded until some of it is older than idempotency_window_s",
+        kind="number",
+        group="limits",
+        least=1024,
     )
     max_pending: int = setting(
         16_384,

@@ -55,6 +55,7 @@ class Settings(TypedDict, total=False):
     store_wait_s: float
     store_reply_s: float
     idempotency_window_s: float
+    idempotency_bytes: int
     max_pending: int
     cache_bytes: int
     write_buffer_bytes: int

@@ -106,6 +106,7 @@ def test_defaults_are_those_of_the_parts_that_are_told():
     """A setting that nobody touched changes nothing."""
     config = MeshConfig()
     assert config.idempotency_window_s == HandlingConfig().window_s
+    assert config.idempotency_bytes == HandlingConfig().caller_bytes
     assert config.max_pending == HandlingConfig().max_pending
     assert config.cache_bytes == HandlingConfig().cache_bytes
     assert config.method_limit_s == HandlingConfig().limit_s
