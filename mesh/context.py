@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from mesh.errors import BadRequest, DeadlineExceeded
 from mesh.methods import MethodRef
 
-MAX_IDEMPOTENCY_KEY = 255
-"""Characters."""
+MAX_DERIVED_BYTES = 200
+"""Of an idempotency key made of another one; a longer one is hashed."""
 
 Caller = Callable[["Outgoing"], Any]
 """Makes a call for a method: an awaitable for an async one, the reply for a blocking one."""
@@ -140,9 +140,8 @@ class Context:
 def derived(idempotency_key: str, ordinal: int) -> str:
     """The idempotency key of the call that is the `ordinal`-th of the call with that key."""
     key = f"{idempotency_key}/{ordinal}"
-    if len(key) > MAX_IDEMPOTENCY_KEY:
-        key = blake2b(key.encode(errors="surrogatepass"), digest_size=16).hexdigest()
-    return key
+    blob = key.encode(errors="surrogatepass")
+    return key if len(blob) <= MAX_DERIVED_BYTES else blake2b(blob, digest_size=16).hexdigest()
 
 
 class Source(Protocol):
