@@ -29,6 +29,8 @@ class ManualClock:
         self._now = self._started = SYSTEM.now()
         self._wall = SYSTEM.wall()
         self._due: list[_Due] = []
+        self.before: list[Callable[[], object]] = []
+        """Called before it is moved: what other threads were told to begin is to begin before."""
 
     def __repr__(self) -> str:
         return f"<ManualClock, {self.passed_s:g} s after its start>"
@@ -60,7 +62,8 @@ class ManualClock:
     def advance(self, seconds: float) -> Turns:
         """Move it forward.
 
-        Awaited, this returns once what became due has been called: `await m.clock.advance(10)`.
+        Awaited, this returns once what became due has been called: `await m.clock.advance(10)`. A task
+        that was only just created has not called anything yet: await something before.
 
         Args:
             seconds: 0 or more. They pass in one leap, as for a machine that was asleep.
@@ -70,6 +73,8 @@ class ManualClock:
         """
         if not 0 <= seconds < math.inf:
             raise ValueError(f"a clock goes forward: advance by 0 seconds or more, not {seconds!r}")
+        for begin in self.before:
+            begin()
         self._reach(self._now + seconds)
         return Turns()
 

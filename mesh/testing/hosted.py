@@ -223,6 +223,8 @@ class HostedMesh:
         client = Client(*(endpoints or (self.endpoint,)), token=secret, timeout=timeout)
         client._client._clock = self.clock  # before its first call
         self._blocking.append(client)
+        if isinstance(self.clock, ManualClock):
+            self.clock.before.append(partial(_begin_submitted, client))
         return client
 
     async def kill(self, handler: str) -> Node:
@@ -322,6 +324,19 @@ class HostedMesh:
         async with asyncio.timeout(within_s):
             while not (result if isinstance(result := holds(), bool) else await result):  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(_POLL_S)
+
+
+def _begin_submitted(client: Client) -> None:
+    """Wait until the client's thread has begun every call that it was given."""
+
+    async def turn() -> None:
+        pass
+
+    with client._lock:
+        if client._closing is not None or client._thread.is_current:
+            return
+        turned = client._thread.run(turn())
+    turned.result()
 
 
 def _at_once(asking: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:

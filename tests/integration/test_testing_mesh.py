@@ -236,6 +236,16 @@ def test_a_blocking_callers_deadline_follows_the_clock() -> None:
             waiting.result(5)
 
 
+def test_what_was_submitted_before_the_clock_moves_counts_from_before() -> None:
+    for _ in range(20):
+        with mesh.testing.mesh(handlers=1, replaces=False) as m, m.client() as client:
+            m.kill("h-0")
+            waiting = client.submit(mesh.KV.get, "k", timeout=30)
+            m.clock.advance(30)
+            with pytest.raises(mesh.MeshError, match="30 s"):
+                waiting.result(5)
+
+
 def test_the_kit_comes_with_the_library_and_brings_no_ray() -> None:
     code = (
         "import mesh, sys; assert 'mesh.node' not in sys.modules;"
