@@ -21,7 +21,7 @@ def page():
     del sys.modules["docs_page"]
 
 
-@pytest.mark.parametrize("name", ["entities.md"])
+@pytest.mark.parametrize("name", ["entities.md", "exactly-once.md"])
 async def test_every_block_of_python_on_the_page_runs(page, name):
     text = (DOCS / name).read_text()
     blocks = BLOCK.findall(text)
