@@ -62,6 +62,11 @@ class Settings(TypedDict, total=False):
     hello_s: float
     unauthenticated: int
     restart_after_s: float
+    method_limit_s: float
+    threads: int
+    health_s: float
+    max_state_bytes: int
+    max_reply_bytes: int
     log_level: str
     log_file: str | None
 
