@@ -346,7 +346,7 @@ class Node:
     # ----------------------------------------------------------------- runs
 
     def _on_ran(self, run: Run, result: Any, error: BaseException | None) -> None:
-        self._core.on_ran(run, result, error, self._clock.now())
+        self._or_end(self._core.on_ran, run, result, error, self._clock.now())
         self._wake()
 
     async def _open_peer(self) -> Peer:
@@ -428,13 +428,13 @@ class Node:
         self._loop.call_later(delay, self._or_end, again)
 
     def _or_end(self, step: Callable[..., None], *arguments: object) -> None:
-        """A step of committing that fails in an unforeseen way ends this handler, as a task's failure does:
-        its lane would stay taken, and its callers wait for ever.
+        """A step that fails in an unforeseen way ends this handler, as a task's failure does: a lane would
+        stay taken, or a key held, and callers wait for ever.
         """
         try:
             step(*arguments)
         except Exception:
-            log.critical("a commit failed, this handler ends", exc_info=True)
+            log.critical("a step of its work failed, this handler ends", exc_info=True)
             self.ended.set()
 
     async def _run_reads(self) -> None:

@@ -7,9 +7,11 @@ that hangs would else collect threads. on_stop has a limit too, for the same rea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from mesh.entities import EntitySpec
@@ -129,14 +131,17 @@ class Resources:
             else:
                 asked.set_exception(error)
 
-        def work() -> None:
+        def answer(result: Any, error: BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it
+                loop.call_soon_threadsafe(tell, result, error)
+
+        def work() -> Callable[[], None]:
             result, error = None, None
             try:
                 result = check.hook(resources)
             except BaseException as raised:  # noqa: BLE001 - whatever it raises is the answer
                 error = raised
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(tell, result, error)
+            return partial(answer, result, error)
 
         self._threads.submit(work)
         return asked

@@ -73,7 +73,10 @@ class Runner:
         """Carry it out."""
         work = run.work()
         if run.blocking:
-            self._threads.submit(lambda: self._in_thread(run, work))
+            try:
+                self._threads.submit(lambda: self._in_thread(run, work))
+            except RuntimeError as error:
+                self._loop.call_soon(self._tell, run, None, error)
             return
         # Nothing of the call that happened to wake this loop up belongs to the run.
         fresh = contextvars.Context()
@@ -134,7 +137,7 @@ class Runner:
         del self._tasks[run]
         self._tell(run, result, error)
 
-    def _in_thread(self, run: Run, work: Callable[[], Any]) -> None:
+    def _in_thread(self, run: Run, work: Callable[[], Any]) -> Callable[[], None]:
         result, error = None, None
         place = here()
         place.source = run
@@ -144,8 +147,12 @@ class Runner:
             error = raised
         finally:
             place.source = None
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it
-            self._loop.call_soon_threadsafe(self._from_thread, run, result, error)
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it
+                self._loop.call_soon_threadsafe(self._from_thread, run, result, error)
+
+        return tell
 
     def _from_thread(self, run: Run, result: Any, error: BaseException | None) -> None:
         self._calls.pop(run, None)

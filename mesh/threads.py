@@ -10,7 +10,10 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-Work = Callable[[], None]
+Work = Callable[[], Callable[[], object]]
+"""Returns what tells of its end: called when the thread counts as free, or who hears of it and comes with
+more would find none.
+"""
 
 
 class Threads:
@@ -31,17 +34,19 @@ class Threads:
         return f"Threads({self._name}, {self._made}, {self._idle} idle)"
 
     def submit(self, work: Work) -> None:
-        """Have it done at once; how many are at work is the caller's to limit. It must not raise."""
+        """Have it done at once; how many are at work is the caller's to limit. It must not raise.
+
+        Raises:
+            RuntimeError: the machine gives no further thread; it will not be done.
+        """
         with self._lock:
-            is_needed = self._idle == 0
-            if is_needed:
-                self._made += 1
-            else:
+            if self._idle:
                 self._idle -= 1
-            self._queue.put(work)
-        if is_needed:
-            name = f"{self._name}-{self._made}"
-            threading.Thread(target=self._run, name=name, daemon=True).start()
+                self._queue.put(work)
+                return
+            name = f"{self._name}-{self._made + 1}"
+            threading.Thread(target=self._run, args=(work,), name=name, daemon=True).start()
+            self._made += 1
 
     def close(self) -> None:
         """Let the idle ones end, and the others when they have done; nothing is submitted any more."""
@@ -49,9 +54,14 @@ class Threads:
             for _ in range(self._made):
                 self._queue.put(None)
 
-    def _run(self) -> None:
-        while (work := self._queue.get()) is not None:
-            work()
-            del work  # or what it holds would stay until the next
+    def _run(self, first: Work) -> None:
+        work: Work | None = first
+        del first  # or what it holds would stay as long as the thread
+        while work is not None:
+            tell = work()
+            work = None
             with self._lock:
                 self._idle += 1
+            tell()
+            del tell
+            work = self._queue.get()

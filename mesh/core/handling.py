@@ -458,10 +458,15 @@ class HandlerCore:
 
     def take_runs(self, now: float) -> list[Run]:
         """Async and blocking methods to be carried out now; `on_ran` is to be told of each, once."""
-        due = self.runs.due(now)
-        for run in due:
-            begin_run(run)
-        return due
+        begun: list[Run] = []
+        for run in self.runs.due(now):
+            try:
+                begin_run(run)
+            except ValueError as error:  # a codec of the user's that does not read what it wrote
+                self.on_ran(run, None, error, now)
+            else:
+                begun.append(run)
+        return begun
 
     def on_ran(self, run: Run, result: Any, error: BaseException | None, now: float) -> None:
         """A run came to an end, whether or not anyone waits for it still.

@@ -115,8 +115,8 @@ def finish_query(run: Run, result: Any, error: BaseException | None) -> tuple[in
             error = raised
     if error is not None:
         status, payload = Status.ENTITY_ERROR, _pack_error_of(pending, error)
-        if isinstance(error, TimeLimitExceeded):
-            # It may still be at work on its copy, which says nothing any more.
+        if run.instance is None or isinstance(error, TimeLimitExceeded):
+            # There is no copy, or somebody may still be at work on it: it says nothing.
             return status, payload
     try:
         wrote = pending.spec.encode(run.instance, run.extra) != run.before
@@ -130,19 +130,22 @@ def finish_command(run: Run, result: Any, error: BaseException | None) -> Effect
     pending, slot = run.pending, run.slot
     assert run.records is not None
     after, payload, status = run.before, b"", Status.OK
+    live: tuple[Any, dict[str, Any]] | None = None
     if error is None:
         try:
             payload = _pack_result(pending, result)
             after = _checked(pending, pending.spec.encode(run.instance, run.extra))
+            if after != run.before:
+                # From the bytes: whatever the method has left behind may still hold the copy.
+                live = pending.spec.decode(after)
         except Exception as raised:  # noqa: BLE001 - encoding is a user's code too
             error = raised
     if error is not None:
         after, status, payload = run.before, Status.ENTITY_ERROR, _pack_error_of(pending, error)
     outcome = Outcome(pending.digest, status, payload)
     effect = _effect(slot, run.records, pending, after, outcome, run.waiters)
-    if effect.after is not run.before:
-        # From the bytes and not from the copy, which whatever the method has left behind may still hold.
-        slot.rebuild()
+    if live is not None and error is None:
+        slot.instance, slot.extra = live
     return effect
 
 

@@ -68,7 +68,7 @@ def test_a_call_has_no_more_time_than_its_caller():
 def test_once_its_time_is_over_a_method_calls_nobody():
     c, made = context(now=lambda: 15.0)
     assert c.seconds_left == 0
-    with pytest.raises(DeadlineExceeded, match="no time left for calling Account.add"):
+    with pytest.raises(DeadlineExceeded, match=r"no time left for calling Account\.add"):
         c.call(Account.add, "a", 5)
     assert not made
 

@@ -432,3 +432,56 @@ def test_a_reply_over_the_configured_limit_is_refused(server, leader, method):
     box.flush()
     assert caller.status is Status.ENTITY_ERROR
     assert "reply of 203 bytes is over the limit of 100" in caller.answer.value[1]
+
+
+class OneWay:
+    """What can be written and not read."""
+
+
+def refuse(parts):
+    raise LookupError(parts)
+
+
+@mesh.entity(codecs=[mesh.TypeCodec(OneWay, encode=lambda _: 1, decode=refuse)])
+class Odd:
+    kept: OneWay | None = None
+    number: int = 0
+
+    @mesh.command
+    async def keep(self) -> None:
+        self.kept = OneWay()
+
+    @mesh.command
+    def keep_plainly(self) -> None:
+        self.kept = OneWay()
+
+    @mesh.command
+    async def count(self) -> int:
+        self.number += 1
+        return self.number
+
+    @mesh.query
+    async def look(self) -> int:
+        return self.number
+
+
+def test_a_run_whose_state_could_not_be_read_again_is_an_error_and_leaves_the_old_one(box):
+    box.core._registry = Registry([Odd])
+    callers = [box.call("Odd.count", K), box.call("Odd.keep", K), box.call("Odd.count", K)]
+    box.flush()
+    assert [c.status for c in callers] == [Status.OK, Status.ENTITY_ERROR, Status.OK]
+    assert "decode of OneWay failed" in callers[1].answer.value[1]
+    assert callers[2].answer == ok(2)
+
+
+@pytest.mark.parametrize("method", ["Odd.count", "Odd.look"])
+def test_a_state_that_cannot_be_copied_is_its_callers_error_and_nobody_elses(box, method):
+    box.core._registry = Registry([Odd])
+    box.call("Odd.keep_plainly", K)
+    box.flush()
+    caller = box.call(method, K)
+    other = box.call("Odd.count", SAME_PARTITION)
+    box.flush()
+    assert caller.status is Status.ENTITY_ERROR
+    assert "decode of OneWay failed" in caller.answer.value[1]
+    assert other.answer == ok(1) and box.core.is_idle
