@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import pytest
 from bystander import bystander
@@ -126,14 +127,16 @@ async def test_a_hello_that_never_ends_counts_as_silence(address):
     assert "no hello within" in refused.reason
 
 
-async def test_a_client_that_finds_every_place_taken_by_strangers_gets_in_before_them(meshed):
-    listener = meshed.nodes["h-0"]._listener
-    async with contextlib.AsyncExitStack() as stack:
+async def test_a_client_that_finds_every_place_taken_by_strangers_gets_in_before_they_are_closed():
+    patient = replace(LIMITS, hello_s=600.0)
+    async with InProcess(1, limits=patient) as meshed, contextlib.AsyncExitStack() as stack:
+        listener = meshed.nodes["h-0"]._listener
         for _ in range(LIMITS.unauthenticated):
             await stack.enter_async_context(raw_peer(meshed.address("h-0")))
         await meshed.until(lambda: len(listener._silent) == LIMITS.unauthenticated)
-        client = await meshed.connect(meshed.address("h-0"))
+        client = await meshed.connect(meshed.address("h-0"), timeout=5.0)
         assert await client.call("KV.incr", "late") == 1
+        assert len(listener._silent) == LIMITS.unauthenticated - 1
 
 
 @pytest.mark.usefixtures("unharmed")
