@@ -137,9 +137,9 @@ async def test_a_handler_that_was_replaced_in_error_hears_that_its_partitions_ar
     heard.clear()
     meshed.prove_exit(mistaken)
     await meshed.until(mistaken.ended.is_set)
+    await mistaken.stop()
     lost = of(heard, PartitionLost)
     assert {(e.handler, e.partition) for e in lost} == {("h-0", p) for p in owned}
-    await mistaken.stop()
 
 
 async def test_what_clients_hear_adds_up_through_a_kill(meshed, heard):
