@@ -69,6 +69,7 @@ class Call:
         "partition",
         "payload",
         "priority",
+        "sent",
         "settled",
         "slept",
         "started",
@@ -97,8 +98,10 @@ class Call:
         self.attempt = 0
         self.epoch: int | None = None
         """That the last attempt was sent for."""
+        self.sent = started
+        """When its first attempt was sent."""
         self.slept = 0.0
-        """Seconds of its life that the clock does not count."""
+        """Seconds since then that the clock does not count."""
         self.backoff = _BACKOFF_S
         self.conn: bytes | None = None
         self.maybe = False
@@ -304,6 +307,9 @@ class ClientCore:
         if len(call.suspects) >= MAX_DEATHS and nonce not in call.suspects and self._deaths(call):
             self._end(call, Result(error=self._poison(call)))
             return
+        if not call.attempt:
+            call.sent = now
+            call.slept = 0.0
         call.conn = nonce
         call.epoch = owner.epoch
         self._in_flight[nonce][call.counter] = call
@@ -317,7 +323,7 @@ class ClientCore:
                     call.partition,
                     owner.epoch,
                     min(MAX_MS, max(0, int((call.deadline - now) * 1000))),
-                    min(MAX_MS, int((now - call.started + call.slept) * 1000)),
+                    min(MAX_MS, int((now - call.sent + call.slept) * 1000)),
                     min(255, call.attempt),
                     call.priority,
                     call.payload,

@@ -28,7 +28,7 @@ _WATERMARK = struct.Struct(">QI")
 DROPS_PER_WRITE = 32
 """Dropped records are deleted from the store in groups: one HDEL for 32 costs as much as one for 1."""
 MOST_FORGOTTEN = 512
-"""Records that are forgotten in one go: a longer call would hold up the store."""
+"""Records that are deleted in one go: a longer call would hold up the store."""
 
 
 def outcome_field(session: int, counter: int) -> bytes:
@@ -132,13 +132,13 @@ class Session:
     def due_drops(self, at_least: int = DROPS_PER_WRITE) -> tuple[dict[bytes, bytes], list[bytes]]:
         """Fields to write (the watermark) and to delete (records below it) with the next commit.
 
-        Empty until `at_least` records are due. The watermark goes with the drop in one write:
-        a copy that arrives at a later owner must find the one or the other.
+        Empty until `at_least` records are due, and never very many. The watermark goes with the drop in
+        one write: a copy that arrives at a later owner must find the one or the other.
         """
         if len(self.dropped) < at_least:
             return {}, []
-        deleted = [outcome_field(self.number, counter) for counter in self.dropped]
-        self.dropped = []
+        deleted = [outcome_field(self.number, counter) for counter in self.dropped[:MOST_FORGOTTEN]]
+        del self.dropped[:MOST_FORGOTTEN]
         self.marked = True
         mark = _WATERMARK.pack(self.watermark, self._retention.now)
         return {watermark_field(self.number): mark}, deleted

@@ -157,6 +157,20 @@ def test_a_session_with_an_attempt_on_a_broken_connection_stays_in_doubt(client,
     assert not list(client.core.calls()) and not client.core.is_answered
 
 
+def test_the_age_of_a_call_counts_from_its_first_attempt_not_from_its_wait_for_an_owner():
+    client = Client()
+    client.call(timeout_s=86_400)
+    client.later(50_000)
+    client.core.on_slept(3600)
+    client.table((A, 1), (B, 1))
+    client.up(A)
+    assert client.last()[1].age_ms == 0
+    client.later(2)
+    client.down(A)
+    client.up(A)
+    assert client.last()[1].age_ms == 2000
+
+
 def test_the_age_of_a_resent_call_counts_the_time_that_the_machine_slept(client):
     call = client.call(0)
     client.later(1)

@@ -2,7 +2,13 @@
 
 import pytest
 
-from mesh.core.dedupe import DROPS_PER_WRITE, SessionLog, outcome_field, watermark_field
+from mesh.core.dedupe import (
+    DROPS_PER_WRITE,
+    MOST_FORGOTTEN,
+    SessionLog,
+    outcome_field,
+    watermark_field,
+)
 from mesh.core.outcomes import Outcome, Seen
 
 S, T = 7, 2**64 - 1
@@ -103,6 +109,22 @@ def test_drops_wait_until_a_group_is_due(log):
     assert len(log.session(S).due_drops()[1]) == DROPS_PER_WRITE
     assert log.session(S).due_drops() == ({}, []), "once"
     assert log.session(T).due_drops() == ({}, [])
+
+
+def test_very_many_drops_go_with_several_writes_and_what_is_left_is_not_run_again(log):
+    session = log.session(S)
+    for counter in range(1, 2 * MOST_FORGOTTEN + 2):
+        finish(log, counter)
+    session.settle_below(2 * MOST_FORGOTTEN + 2)
+    written, deleted = session.due_drops()
+    assert len(deleted) == MOST_FORGOTTEN
+    later = SessionLog()
+    for name, blob in [(outcome_field(S, 2 * MOST_FORGOTTEN), stored(DONE)), *written.items()]:
+        later.adopt(name, blob)
+    assert later.session(S).check(2 * MOST_FORGOTTEN, ARGS)[0] in (Seen.RECORDED, Seen.FORGOTTEN)
+    assert later.session(S).check(1, ARGS)[0] is Seen.FORGOTTEN
+    assert len(session.due_drops()[1]) == MOST_FORGOTTEN
+    assert session.due_drops(at_least=1)[1] == [outcome_field(S, 2 * MOST_FORGOTTEN + 1)]
 
 
 def test_the_watermark_is_written_with_the_drop_and_reads_back(log):
