@@ -1,21 +1,16 @@
-"""Calls accounts of a running mesh: python examples/quickstart.py"""
-
-import asyncio
+"""A mesh for a minute, and accounts in it: python examples/quickstart.py"""
 
 from account import Account
 
 import mesh
 
+with mesh.local(Account, handlers=3, progress=print) as m, m.client() as client:
+    print("balance:", client.call(Account.deposit, "alice", 5))
+    try:
+        client.call(Account.withdraw, "alice", 1_000_000)
+    except mesh.EntityError as error:
+        print(f"refused: {error.type}: {error}")
 
-async def main() -> None:
-    """Deposit, read, and see an error."""
-    async with await mesh.connect("127.0.0.1:7400") as client:
-        print("balance:", await client.call(Account.deposit, "alice", 5))
-        print("balance:", await client.call(Account.read, "alice"))
-        try:
-            await client.call(Account.withdraw, "alice", 1_000_000)
-        except mesh.EntityError as error:
-            print(f"refused: {error.type}: {error}")
-
-
-asyncio.run(main())
+    print("killing h-0, process", m.kill("h-0"))
+    alice = client.entity(Account, "alice")
+    print("balance:", alice.deposit(5))

@@ -38,6 +38,8 @@ class Handle:
         self.endpoint = launched.endpoint
         self._launched = launched
         self._token = token
+        self._clients: list[AsyncClient] = []
+        self._blocking: list[Client] = []
 
     def __repr__(self) -> str:
         state = "ended" if self._launched.process.poll() is not None else f"at {self.endpoint}"
@@ -63,7 +65,12 @@ class Handle:
         Args:
             timeout: seconds until a table has to be there.
         """
-        return connect(self.endpoint, token=self._token, timeout=timeout)
+        return Connecting(self._connect(timeout))
+
+    async def _connect(self, timeout: float) -> AsyncClient:
+        client = await connect(self.endpoint, token=self._token, timeout=timeout)
+        self._clients.append(client)
+        return client
 
     def client(self, *, timeout: float = 10.0) -> Client:
         """A blocking client of this mesh, safe to share between threads.
@@ -71,14 +78,23 @@ class Handle:
         Args:
             timeout: seconds until a table has to be there.
         """
-        return Client(self.endpoint, token=self._token, timeout=timeout)
+        client = Client(self.endpoint, token=self._token, timeout=timeout)
+        self._blocking.append(client)
+        return client
+
+    async def close_clients(self) -> None:
+        """Close the async clients that it has made, on the loop that they were made on."""
+        for client in self._clients:
+            await client.close()
 
     def stop(self) -> None:
-        """End the mesh and wait until everything that was started for it is gone.
+        """Close its blocking clients, end it, and wait until everything that was started for it is gone.
 
         Raises:
             SetupError: it does not end.
         """
+        for client in self._blocking:
+            client.close()
         self._launched.stop()
 
 

@@ -118,6 +118,7 @@ class Local:
         trace: TracebackType | None,
     ) -> None:
         if self._running is not None:
+            await self._running.close_clients()
             await asyncio.shield(asyncio.to_thread(self._running.stop))
 
     def _launching(self) -> Launching:
@@ -141,8 +142,9 @@ def local(
         with mesh.local(Account) as m, m.client() as client:
             client.call(Account.deposit, "alice", 5)
 
-    Its data lies in a temporary folder. However the block ends, and however this process does, nothing
-    of it is left. It takes some seconds to start; for tests `mesh.testing.mesh` takes milliseconds.
+    `m.client()` and `m.connect()` are closed with it. Its data lies in a temporary folder: however the
+    block ends, and however this process does, nothing of it is left. It takes some seconds to start; for
+    tests `mesh.testing.mesh` takes milliseconds.
 
     Args:
         entities: the classes it serves, beside KV; they may be defined in a script or a notebook.

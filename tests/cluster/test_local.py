@@ -112,7 +112,8 @@ def test_classes_of_a_script_and_of_standard_input_are_served(by: str, script: P
 
 
 async def test_a_local_mesh_in_async_code_survives_a_kill_and_leaves_nothing() -> None:
-    async with mesh.local(Purse, handlers=2) as m, m.connect() as client:
+    async with mesh.local(Purse, handlers=2) as m:
+        client, blocking = await m.connect(), await asyncio.to_thread(m.client)
         assert await client.call(Purse.put, "p", 1) == 1
         status = m.status()
         assert status == await status
@@ -128,6 +129,8 @@ async def test_a_local_mesh_in_async_code_survives_a_kill_and_leaves_nothing() -
             m.kill("h-9")
     assert_gone(seen, folder)
     assert not folder.exists()
+    for closed in (client, blocking):
+        assert "closed" in repr(closed)
 
 
 async def test_classes_of_a_function_are_served_and_an_error_in_the_block_leaves_nothing() -> None:
