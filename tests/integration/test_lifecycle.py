@@ -44,8 +44,8 @@ def test_up_takes_every_setting_of_the_command_line_with_its_type() -> None:
 
 
 def test_a_setting_that_does_not_exist_is_named() -> None:
-    with pytest.raises(TypeError, match="unexpected setting 'handelrs'; did you mean 'handlers'"):
-        mesh.up([Account], handelrs=2)
+    with pytest.raises(TypeError, match="unexpected setting 'handler'; did you mean 'handlers'"):
+        mesh.up([Account], handler=2)
 
 
 @pytest.mark.parametrize(
