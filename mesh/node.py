@@ -411,9 +411,9 @@ class Node:
         except StoreRefused as error:
             log.warning("store refused, batch %d waits: %s", batch.seq, error)
         else:
+            if observers.wanted and reply.acknowledged:
+                self._commits.acknowledged(batch)
             if self._core.on_commit(batch, reply, self._clock.now()):
-                if observers.wanted and reply.acknowledged:
-                    self._commits.acknowledged(batch)
                 self._idle_lanes.append(batch.lane)
                 self._turn()
                 return
