@@ -60,6 +60,8 @@ async def test_a_call_is_heard_of_at_the_client_at_its_handler_and_at_the_store(
     arrived, answered = of(heard, HandlingStarted, HandlingCompleted)
     assert arrived == HandlingStarted("h-1", started.call, "KV.incr", partition, 0)
     assert answered[:5] == arrived
+    told = [type(event) for event in heard]
+    assert told.index(CommitAcknowledged) < told.index(HandlingCompleted)
     [commit] = of(heard, CommitAcknowledged)
     assert commit[:3] == ("h-1", 1, 1)
     assert 0 < commit.duration_s <= answered.duration_s <= completed.duration_s
