@@ -85,6 +85,25 @@ class BlockingHost:
         return self._thread.run(work).result()
 
 
+class BlockingClock:
+    """A mesh's manual clock, for code that awaits nothing."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return repr(self._clock)
+
+    @property
+    def passed_s(self) -> float:
+        """Seconds by which it has been moved."""
+        return self._clock.passed_s
+
+    def advance(self, seconds: float) -> None:
+        """Move it forward; see `ManualClock.advance`."""
+        _ = self._clock.advance(seconds)
+
+
 class BlockingMesh(BlockingHost):
     """A mesh for a user's tests, on a clock of its own; see `mesh.testing.mesh`.
 
@@ -94,4 +113,4 @@ class BlockingMesh(BlockingHost):
 
     def __init__(self, hosted: InProcessMesh) -> None:
         super().__init__(hosted)
-        self.clock: ManualClock = hosted.clock
+        self.clock = BlockingClock(hosted.clock)
