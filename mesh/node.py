@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mesh.core.handling import MOST_SWEPT, HandlerCore, HandlingConfig
+from mesh.core.handling import HandlerCore, HandlingConfig
 from mesh.core.messages import (
     Goodbye,
     Grant,
@@ -30,6 +30,7 @@ from mesh.core.messages import (
     unpack_message,
 )
 from mesh.core.outbox import Batch
+from mesh.core.reading import MOST_SWEPT
 from mesh.core.records import CommitReply
 from mesh.core.runs import Run
 from mesh.core.table import Table

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 
@@ -24,6 +24,7 @@ from mesh.core.cache import Cache
 from mesh.core.epochs import NOT_HELD, pack_epochs, unpack_epochs
 from mesh.core.execution import NEEDS_LOAD, NEEDS_TURN, Step
 from mesh.core.forgetting import Forgetting
+from mesh.core.held import Held, HeldCalls
 from mesh.core.messages import (
     Adopted,
     Beat,
@@ -35,6 +36,7 @@ from mesh.core.messages import (
     in_parts,
 )
 from mesh.core.outbox import Batch, Change, Outbox
+from mesh.core.reading import Load, Reading
 from mesh.core.records import (
     CommitReply,
     GrantRef,
@@ -44,7 +46,6 @@ from mesh.core.records import (
     SweepReply,
     Unreadable,
     Verdict,
-    Want,
 )
 from mesh.core.retention import DEFAULT_CALLER_BYTES, DEFAULT_WINDOW_S, Retention
 from mesh.core.running import TimeLimitExceeded, begin_run, finish_command, finish_query
@@ -103,26 +104,6 @@ class HandlingConfig:
     limits: Limits = Limits()  # noqa: RUF009 - frozen
 
 
-class Held(NamedTuple):
-    """A call for a partition that is on its way to or from here."""
-
-    conn: Conn
-    request: Request
-    deadline: float
-    until: float
-
-
-class Load(NamedTuple):
-    """One key's read from the store, for the calls that wait for it."""
-
-    tenure: Tenure
-    field: bytes
-    calls: tuple[Pending, ...]
-    want: Want
-
-
-MOST_SWEPT = 64
-"""Tenures in one sweep; a call for more of them would stop the store for too long."""
 _MISPLACED = msgpack.packb("the partition is on its way to or from this handler")
 
 
@@ -164,21 +145,20 @@ class HandlerCore:
         self._dropped: dict[int, int] = {}
         """Epochs lost without a release, that the leader's grant still names."""
         self._untold: dict[int, int] = {}
-        self._held: dict[int, list[Held]] = {}
+        self._held = HeldCalls()
         self._outbox = Outbox(self.config.lanes)
         self.runs = Runs(self.config.threads)
-        self._wanted: dict[tuple[int, bytes], Tenure] = {}
         self._waiting: dict[tuple[int, bytes], Tenure] = {}
         """Where calls wait for a read, whether it is due or under way; swept by the timer."""
         self._messages: list[Message] = []
         self._settling: set[int] = set()
         self._cache = Cache(self.config.cache_bytes)
+        self._reading = Reading(self._tenures, registry, self._cache, self.config.max_wants)
         self._renewal = 0
         self.retention = Retention(self.config.window_s, self.config.caller_bytes)
         """What it remembers and for how long; the shell tells it the time."""
         self._forgetting = Forgetting(self._tenures, self.retention)
         self._pending = 0
-        self._holding = 0
         self._done = self._entity_errors = self._not_executed = self._unknown = 0
         self.on_tenure: Callable[[str, int, int], None] = lambda *_: None
         """Told of each partition that is "adopted", "released" or "lost", with its epoch."""
@@ -232,12 +212,12 @@ class HandlerCore:
                 return
             tenure.waiting[pending.field] = deque((pending,))
             if step is NEEDS_LOAD:
-                self._wanted[tenure.partition, pending.field] = tenure
+                self._reading.want(tenure, pending.field)
 
     def _step(self, tenure: Tenure, pending: Pending) -> Step:
         """Run a call as far as memory allows."""
         if tenure.stored and pending.field in tenure.stored:
-            self._bring_in(tenure, pending)
+            self._reading.bring_in(tenure, pending)
         step, made = execution.step(tenure, pending)
         if made is not None:
             self._pending += 1
@@ -278,18 +258,14 @@ class HandlerCore:
         giving_up = giving_up or partition in self._released
         wait = self.config.release_wait_s if giving_up else self.config.hint_wait_s
         held = Held(conn, request, deadline, min(deadline, now + wait))
-        self._hold(held)
-
-    def _hold(self, held: Held) -> None:
-        self._held.setdefault(held.request.partition, []).append(held)
-        self._holding += 1
+        self._held.add(held)
 
     @property
     def _is_full(self) -> bool:
-        return self._pending + self._holding >= self.config.max_pending
+        return self._pending + len(self._held) >= self.config.max_pending
 
     def _refuse_surplus(self, conn: Conn, request: Request) -> None:
-        reason = f"{self._pending + self._holding} calls are in progress"
+        reason = f"{self._pending + len(self._held)} calls are in progress"
         self._refuse(conn, request, Status.OVERLOADED, reason)
 
     def _redirect(self, conn: Conn, request: Request) -> bool:
@@ -346,7 +322,7 @@ class HandlerCore:
                 self._tenures[partition] = Tenure(partition, epoch, self.retention, self.home)
                 self.on_tenure("adopted", partition, epoch)
         self._messages.append(Adopted(self.nonce, message.life, message.version))
-        for partition in list(self._held):
+        for partition in self._held.partitions():
             self._retry_held(partition, now)
 
     def on_table(self, table: Table, now: float) -> None:
@@ -354,7 +330,7 @@ class HandlerCore:
         if self.table is not None and table.version <= self.table.version:
             return
         self.table = table
-        for partition in list(self._held):
+        for partition in self._held.partitions():
             self._retry_held(partition, now)
 
     def on_release(self, message: Release) -> None:
@@ -388,8 +364,11 @@ class HandlerCore:
                 by_token.setdefault(tenure.release_token, []).append((partition, tenure.epoch))
                 waiting = self._forget(tenure)
                 self.on_tenure("released", partition, tenure.epoch)
+                came_later = self._held.take(partition)
                 for pending in waiting:
                     self._elsewhere(pending.conn, pending.request, now, pending.deadline)
+                for held in came_later:
+                    self._held.add(held)
         for token, partitions in by_token.items():
             for part in in_parts(partitions):
                 self._messages.append(Released(self.nonce, token, part, []))
@@ -495,9 +474,7 @@ class HandlerCore:
         self._outbox.add(effect)
         field, tenure = run.pending.field, run.pending.tenure
         self._cache.touch(tenure, field, run.slot)
-        if tenure.release_token is None:
-            # Otherwise the next owner is to run what waits.
-            self._run_waiting(tenure, field, now)
+        self._run_waiting(tenure, field, now)
 
     def _limit_runs(self, now: float) -> None:
         for run in self.runs.overdue(now):
@@ -512,9 +489,7 @@ class HandlerCore:
             self._finish(run, None, limit, now, stop=True)
         for run in self.runs.expired(now):
             self._end_unrun(run, Status.EXPIRED, "its deadline passed while all threads were taken")
-            tenure = run.pending.tenure
-            if tenure.release_token is None:
-                self._run_waiting(tenure, run.pending.field, now)
+            self._run_waiting(run.pending.tenure, run.pending.field, now)
 
     def _end_unrun(self, run: Run, status: Status, reason: str) -> None:
         """Nothing of it was written, or will be."""
@@ -531,22 +506,7 @@ class HandlerCore:
 
     def take_wants(self) -> list[Load]:
         """Reads that are due, to go to the store in one call; what is too much for one stays due."""
-        loads: list[Load] = []
-        for partition, field in list(self._wanted):
-            if len(loads) == self.config.max_wants:
-                break
-            tenure = self._wanted.pop((partition, field))
-            queue = tenure.waiting.get(field)
-            if not queue or self._tenures.get(partition) is not tenure:
-                continue
-            fields: dict[bytes, None] = {field: None}
-            if not tenure.warm:
-                for pending in queue:
-                    if not pending.method.query:
-                        fields.update(dict.fromkeys(execution.record_names(pending)))
-            want = Want(partition, tenure.epoch, tuple(fields))
-            loads.append(Load(tenure, field, tuple(queue), want))
-        return loads
+        return self._reading.take_wants()
 
     def on_load(self, loads: list[Load], reply: LoadReply | None, now: float) -> None:
         """Reads came back; None: the store could not be asked, the same reads are due again."""
@@ -554,10 +514,7 @@ class HandlerCore:
             self._end()
             return
         if reply is None or reply.status is not StoreStatus.OK:
-            for load in loads:
-                # Not over the want of a later tenure, whose calls would then wait for ever.
-                if self._tenures.get(load.tenure.partition) is load.tenure:
-                    self._wanted[load.want.partition, load.field] = load.tenure
+            self._reading.again(loads)
             return
         for load, values in zip(loads, reply.values, strict=True):
             tenure = load.tenure
@@ -572,26 +529,13 @@ class HandlerCore:
                 self._refuse_waiting(tenure, load.field, Status.UNREADABLE, reason)
                 continue
             try:
-                self._take_in(load, values)
+                self._reading.take_in(load, values)
             except ValueError as error:
                 entity, _, key = load.field[len(STATE_PREFIX) :].partition(b"\0")
                 reason = f"what is stored of {entity.decode()} {key!r:.80} cannot be read: {error}"
                 self._refuse_waiting(tenure, load.field, Status.BAD_REQUEST, reason)
                 continue
             self._run_waiting(tenure, load.field, now)
-
-    def _take_in(self, load: Load, values: tuple[bytes | None, ...]) -> None:
-        tenure = load.tenure
-        state, *records = values
-        for name, blob in zip(load.want.fields[1:], records, strict=True):
-            if blob is not None:
-                tenure.log.adopt(name, blob)
-        if load.field not in tenure.slots:
-            self._cache.unstow(tenure, load.field)
-            slot = tenure.slots[load.field] = Slot(load.calls[0].spec, state)
-            self._cache.touch(tenure, load.field, slot)
-        for pending in load.calls:
-            pending.looked_up = True
 
     def _refuse_waiting(self, tenure: Tenure, field: bytes, status: Status, reason: str) -> None:
         queue = tenure.waiting.pop(field, ())
@@ -600,8 +544,8 @@ class HandlerCore:
             self._refuse(pending.conn, pending.request, status, reason)
 
     def _run_waiting(self, tenure: Tenure, field: bytes, now: float) -> None:
-        if field in tenure.held:
-            return
+        if field in tenure.held or tenure.release_token is not None:
+            return  # the run's end comes here again; what is released goes to the next owner
         queue = tenure.waiting.get(field)
         while queue:
             pending = queue[0]
@@ -610,7 +554,7 @@ class HandlerCore:
                     pending.conn, pending.request, Status.EXPIRED, "its deadline passed in a queue"
                 )
             elif self._step(tenure, pending) is NEEDS_LOAD:
-                self._wanted[tenure.partition, field] = tenure
+                self._reading.want(tenure, field)
                 return
             queue.popleft()
             self._pending -= 1
@@ -620,14 +564,7 @@ class HandlerCore:
 
     def next_sweep(self) -> list[Tenure]:
         """Tenures to read whole in one call, if they are small."""
-        fresh = [
-            tenure
-            for tenure in self._tenures.values()
-            if not (tenure.swept or tenure.warm) and tenure.release_token is None
-        ]
-        for tenure in fresh[:MOST_SWEPT]:
-            tenure.swept = True
-        return fresh[:MOST_SWEPT]
+        return self._reading.next_sweep()
 
     def on_sweep(self, tenures: list[Tenure], reply: SweepReply, now: float) -> None:
         """Small partitions came whole; the others are left to the scans."""
@@ -640,11 +577,8 @@ class HandlerCore:
                 self.on_scan(tenure, ScanReply(StoreStatus.OK, 0, pairs), now)
 
     def next_scan(self) -> Tenure | None:
-        """A tenure whose records and keys are not yet all in memory: warm it up in the background."""
-        for tenure in self._tenures.values():
-            if not (tenure.warm or tenure.unreadable) and tenure.release_token is None:
-                return tenure
-        return None
+        """A tenure to read ahead, a page at a time."""
+        return self._reading.next_scan()
 
     def on_scan(self, tenure: Tenure, reply: ScanReply, now: float) -> None:
         """A page of a partition's hash; what memory has is newer than what the page says."""
@@ -656,46 +590,13 @@ class HandlerCore:
             self._lose(tenure)
         if reply.status is not StoreStatus.OK:
             return
-        if reply.unreadable is not None or not self._adopt_page(tenure, reply.pairs):
+        if reply.unreadable is not None or not self._reading.adopt_page(tenure, reply.pairs):
             tenure.unreadable = True
             return
         tenure.cursor = reply.cursor
         if reply.cursor == 0:
-            tenure.warm = True
-            for field in list(tenure.waiting):
-                if (tenure.partition, field) in self._wanted:
-                    self._run_waiting(tenure, field, now)
-
-    def _adopt_page(self, tenure: Tenure, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
-        for name, value in pairs:
-            if not name.startswith(STATE_PREFIX):
-                try:
-                    tenure.log.adopt(name, value)
-                except ValueError:
-                    # One record that nobody knows: the tenure must not pass for one that has them all.
-                    return False
-            elif name not in tenure.slots and not self._read_ahead(tenure, name, value):
-                tenure.complete = False
-        return True
-
-    def _read_ahead(self, tenure: Tenure, name: bytes, value: bytes) -> bool:
-        # Once a key of this tenure was evicted, a page may be older than what it was evicted with.
-        if not tenure.complete or self._cache.is_full:
-            return False
-        entity, _, _ = name[len(STATE_PREFIX) :].partition(b"\0")
-        if self._registry.spec(entity.decode(errors="replace")) is not None:
-            self._cache.stow(tenure, name, value)
-        return True
-
-    def _bring_in(self, tenure: Tenure, pending: Pending) -> None:
-        """The first call of a key that was read ahead."""
-        blob = self._cache.unstow(tenure, pending.field)
-        try:
-            tenure.slots[pending.field] = Slot(pending.spec, blob)
-        except ValueError:
-            tenure.complete = (
-                False  # so the store is read, and the caller told what is wrong with it
-            )
+            for field in self._reading.warmed(tenure):
+                self._run_waiting(tenure, field, now)
 
     # ------------------------------------------------------------- the rest
 
@@ -705,14 +606,9 @@ class HandlerCore:
         """
         if self.runs.is_any:
             self._limit_runs(now)
-        for partition, calls in list(self._held.items()):
-            for held in [h for h in calls if h.until <= now]:
-                calls.remove(held)
-                self._holding -= 1
-                status = Status.EXPIRED if held.deadline <= now else Status.NOT_READY
-                self._refuse(held.conn, held.request, status, "no owner is known yet")
-            if not calls:
-                del self._held[partition]
+        for held in self._held.due(now):
+            status = Status.EXPIRED if held.deadline <= now else Status.NOT_READY
+            self._refuse(held.conn, held.request, status, "no owner is known yet")
         for (partition, field), tenure in list(self._waiting.items()):
             queue = tenure.waiting.get(field)
             if not queue or self._tenures.get(partition) is not tenure:
@@ -799,7 +695,7 @@ class HandlerCore:
     @property
     def has_wants(self) -> bool:
         """Some key has to be read from the store."""
-        return bool(self._wanted)
+        return self._reading.is_due
 
     @property
     def is_idle(self) -> bool:
@@ -807,10 +703,8 @@ class HandlerCore:
         return not self._pending and not self._held
 
     def _retry_held(self, partition: int, now: float) -> None:
-        calls = self._held.pop(partition, [])
-        self._holding -= len(calls)
         tenure = self._tenures.get(partition)
-        for held in calls:
+        for held in self._held.take(partition):
             serves = (
                 tenure is not None
                 and tenure.release_token is None
@@ -823,7 +717,7 @@ class HandlerCore:
                 self.on_request(held.conn, held.request._replace(deadline_ms=left_ms), now)
             elif not self._redirect(held.conn, held.request):
                 # Each for itself: another one may name no epoch that this handler lacks.
-                self._hold(held)
+                self._held.add(held)
 
     def _lose(self, tenure: Tenure) -> None:
         """The store refused the tenure: either its end is about to be told, or nobody knows of it."""
@@ -855,8 +749,6 @@ class HandlerCore:
         self._untold.clear()
         for tenure in list(self._tenures.values()):
             self._drop(tenure)
-        for calls in self._held.values():
-            for held in calls:
+        for partition in self._held.partitions():
+            for held in self._held.take(partition):
                 self._refuse(held.conn, held.request, Status.NOT_READY, "the grant was revoked")
-        self._held.clear()
-        self._holding = 0

@@ -148,4 +148,4 @@ def test_held_calls_that_are_taken_up_count_once(server, leader):
     handler.core.on_grant(leader.grant(handler.nonce), handler.now)
     handler.flush()
     assert [c.status for c in callers] == [Status.OK] * 2
-    assert handler.core._holding == handler.core._pending == 0
+    assert handler.core.is_idle

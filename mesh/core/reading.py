@@ -1,0 +1,165 @@
+"""What is to be read from the store, and taking in what came.
+
+Keys that calls wait for are read one by one, with the records that tell whether those calls are new. Behind
+them whole partitions are read ahead: small ones in one call, the others page by page. What was read
+ahead stays bytes until its key is called; what memory has is newer than any page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from mesh.core import execution
+from mesh.core.cache import Cache
+from mesh.core.records import Want
+from mesh.core.tenure import STATE_PREFIX, Pending, Slot, Tenure
+from mesh.entities import Registry
+
+MOST_SWEPT = 64
+"""Tenures in one sweep; a call for more of them would stop the store for too long."""
+
+
+class Load(NamedTuple):
+    """One key's read from the store, for the calls that wait for it."""
+
+    tenure: Tenure
+    field: bytes
+    calls: tuple[Pending, ...]
+    want: Want
+
+
+class Reading:
+    """What one handler reads.
+
+    Args:
+        tenures: those that it has, by partition.
+        registry: the entities it runs; keys of others are not read ahead.
+        cache: where keys go.
+        max_wants: keys read with one call to the store.
+    """
+
+    def __init__(
+        self, tenures: Mapping[int, Tenure], registry: Registry, cache: Cache, max_wants: int
+    ) -> None:
+        self._tenures = tenures
+        self._registry = registry
+        self._cache = cache
+        self._max_wants = max_wants
+        self._wanted: dict[tuple[int, bytes], Tenure] = {}
+
+    def __repr__(self) -> str:
+        return f"Reading({len(self._wanted)} keys wanted)"
+
+    @property
+    def is_due(self) -> bool:
+        """Some key has to be read."""
+        return bool(self._wanted)
+
+    # ----------------------------------------------------------------- keys
+
+    def want(self, tenure: Tenure, field: bytes) -> None:
+        """Calls wait for that key."""
+        self._wanted[tenure.partition, field] = tenure
+
+    def take_wants(self) -> list[Load]:
+        """Reads that are due, to go to the store in one call; what is too much for one stays due."""
+        loads: list[Load] = []
+        for partition, field in list(self._wanted):
+            if len(loads) == self._max_wants:
+                break
+            tenure = self._wanted.pop((partition, field))
+            queue = tenure.waiting.get(field)
+            if not queue or self._tenures.get(partition) is not tenure:
+                continue
+            fields: dict[bytes, None] = {field: None}
+            if not tenure.warm:
+                for pending in queue:
+                    if not pending.method.query:
+                        fields.update(dict.fromkeys(execution.record_names(pending)))
+            want = Want(partition, tenure.epoch, tuple(fields))
+            loads.append(Load(tenure, field, tuple(queue), want))
+        return loads
+
+    def again(self, loads: Sequence[Load]) -> None:
+        """The store could not be asked."""
+        for load in loads:
+            # Not over the want of a later tenure, whose calls would then wait for ever.
+            if self._tenures.get(load.tenure.partition) is load.tenure:
+                self.want(load.tenure, load.field)
+
+    def take_in(self, load: Load, values: tuple[bytes | None, ...]) -> None:
+        """A key came, with the records of the calls that wait for it.
+
+        Raises:
+            ValueError: what is stored is no state, or no record.
+        """
+        tenure = load.tenure
+        state, *records = values
+        for name, blob in zip(load.want.fields[1:], records, strict=True):
+            if blob is not None:
+                tenure.log.adopt(name, blob)
+        if load.field not in tenure.slots:
+            self._cache.unstow(tenure, load.field)
+            slot = tenure.slots[load.field] = Slot(load.calls[0].spec, state)
+            self._cache.touch(tenure, load.field, slot)
+        for pending in load.calls:
+            pending.looked_up = True
+
+    # ----------------------------------------------------------- partitions
+
+    def next_sweep(self) -> list[Tenure]:
+        """Tenures to read whole in one call, if they are small."""
+        fresh = [
+            tenure
+            for tenure in self._tenures.values()
+            if not (tenure.swept or tenure.warm) and tenure.release_token is None
+        ]
+        for tenure in fresh[:MOST_SWEPT]:
+            tenure.swept = True
+        return fresh[:MOST_SWEPT]
+
+    def next_scan(self) -> Tenure | None:
+        """A tenure whose records and keys are not yet all in memory: warm it up in the background."""
+        for tenure in self._tenures.values():
+            if not (tenure.warm or tenure.unreadable) and tenure.release_token is None:
+                return tenure
+        return None
+
+    def adopt_page(self, tenure: Tenure, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
+        """A page of a partition's hash; False: it holds a record that nobody knows."""
+        for name, value in pairs:
+            if not name.startswith(STATE_PREFIX):
+                try:
+                    tenure.log.adopt(name, value)
+                except ValueError:
+                    # The tenure must not pass for one that has them all.
+                    return False
+            elif name not in tenure.slots and not self._read_ahead(tenure, name, value):
+                tenure.complete = False
+        return True
+
+    def warmed(self, tenure: Tenure) -> Iterator[bytes]:
+        """Its last page came: the keys that calls still wait for, which need no read any more."""
+        tenure.warm = True
+        for field in list(tenure.waiting):
+            if (tenure.partition, field) in self._wanted:
+                yield field
+
+    def _read_ahead(self, tenure: Tenure, name: bytes, value: bytes) -> bool:
+        # Once a key of this tenure was evicted, a page may be older than what it was evicted with.
+        if not tenure.complete or self._cache.is_full:
+            return False
+        entity, _, _ = name[len(STATE_PREFIX) :].partition(b"\0")
+        if self._registry.spec(entity.decode(errors="replace")) is not None:
+            self._cache.stow(tenure, name, value)
+        return True
+
+    def bring_in(self, tenure: Tenure, pending: Pending) -> None:
+        """The first call of a key that was read ahead."""
+        blob = self._cache.unstow(tenure, pending.field)
+        try:
+            tenure.slots[pending.field] = Slot(pending.spec, blob)
+        except ValueError:
+            # So the store is read, and the caller told what is wrong with it.
+            tenure.complete = False
