@@ -177,14 +177,20 @@ class Connection(asyncio.Protocol):
         return "" if said is None else f", which had said: {said}"
 
 
-def _why(error: OSError, within_s: float) -> str:
+_SCHEMES = "rediss:// is with TLS, redis:// without"
+
+
+def _why(error: OSError, within_s: float, tls: ssl.SSLContext | None) -> str:
     match error:
         case ConnectionRefusedError():
             return "nothing listens there"
         case socket.gaierror():
             return f"the name of its host is not known ({error.strerror})"
         case TimeoutError():
-            return f"no answer within {within_s:g} s"
+            # A server without TLS takes the greeting for half a command, and waits for the rest.
+            return f"no answer within {within_s:g} s" + (f" ({_SCHEMES})" if tls else "")
+        case ssl.SSLError() if not isinstance(error, ssl.SSLCertVerificationError):
+            return f"no TLS could be agreed on: {error.reason or error} ({_SCHEMES})"
     return str(error)
 
 
@@ -214,7 +220,9 @@ async def connect(
             )
     except (OSError, TimeoutError) as error:
         connection.abort()
-        raise StoreUnreachable(f"store {name}: {_why(error, within_s)}", executed=False) from error
+        raise StoreUnreachable(
+            f"store {name}: {_why(error, within_s, tls)}", executed=False
+        ) from error
     commands = [pack("CLIENT", "SETNAME", client_name)]  # for CLIENT LIST; may be refused
     if database:
         commands.insert(0, pack("SELECT", database))

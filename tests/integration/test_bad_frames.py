@@ -102,17 +102,33 @@ async def test_a_mesh_that_is_named_as_the_store_is_told_from_one(address):
         await store.close()
 
 
-async def test_a_client_that_finds_a_web_server_says_so():
+OTHERS = {
+    "a web server": (
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+        "the peer speaks HTTP, not raymesh's protocol",
+    ),
+    "a mesh of the next version": (b"\0\0\0\x08\x02\x01\0\0hello", "protocol version 2, this side"),
+    "one that sends too much": (b"\x7f\xff\xff\xff\x01\x05\0\0", "2147483647 bytes is over the"),
+    "one that sends no welcome": (pack_frame(Kind.TABLE, b"x"), "does not answer as a mesh does"),
+    "one that hangs up": (b"", "closed by the peer"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+async def test_a_client_that_finds_somebody_else_says_who_it_is(what):
+    answer, said = OTHERS[what]
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        writer.write(answer)
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        says = f"no welcome from 127.0.0.1:{port}: the peer speaks HTTP, not raymesh's protocol"
-        with pytest.raises(Unavailable, match=says):
+        with pytest.raises(Unavailable) as caught:
             await mesh.connect(f"127.0.0.1:{port}", timeout=0.5)
+    assert f"no welcome from 127.0.0.1:{port}: " in str(caught.value)
+    assert said in str(caught.value)
 
 
 # ------------------------------------------------------------- malformed bytes

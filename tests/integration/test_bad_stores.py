@@ -112,6 +112,27 @@ async def test_a_port_that_accepts_and_stays_silent_is_given_up_soon(fake):
     assert f"store 127.0.0.1:{port}: no reply within 0.2 s; start the store" in said
 
 
+async def test_a_server_without_tls_is_told_from_one_with_it(server):
+    port = await server()
+    assert await refused(f"rediss://127.0.0.1:{port}", store_connect_s=0.3) == (
+        f"store 127.0.0.1:{port}: no answer within 0.3 s (rediss:// is with TLS, redis:// without); "
+        f"start the store, or name another one"
+    )
+
+
+async def test_a_peer_that_answers_tls_with_something_else_is_told_as_that():
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"-ERR Protocol error\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        said = await refused(f"rediss://127.0.0.1:{port}")
+    assert f"store 127.0.0.1:{port}: no TLS could be agreed on: " in said
+
+
 async def test_a_wrong_password_and_a_missing_one_say_what_to_do(server):
     port = await server("--requirepass", "another")
     said = await refused(f"redis://127.0.0.1:{port}", store_password=SECRET)
