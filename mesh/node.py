@@ -402,7 +402,10 @@ class Node:
     def _on_committed(
         self, batch: Batch, renewal: int, delay: float, written: asyncio.Future[CommitReply]
     ) -> None:
-        if self._stopped or written.cancelled():
+        if written.cancelled():
+            return
+        if self._stopped:
+            written.exception()  # looked at, or the loop would complain of what `stop` cut off
             return
         try:
             reply = written.result()
