@@ -8,7 +8,7 @@
     ├── Unavailable          no owner could be reached (also ConnectionError)             executed: False
     ├── DeadlineExceeded     time ran out, every attempt was refused (also TimeoutError)  executed: False
     ├── OutcomeUnknown       sent, and no verdict came back (also TimeoutError)           executed: None
-    ├── IdempotencyConflict  the same id was used before with other arguments             executed: False
+    ├── IdempotencyConflict  the same id was used before for another call, or ruled out   executed: False
     ├── AuthenticationError  the endpoint did not accept the token                        executed: False
     ├── SetupError           a mesh, a store or an application cannot be brought up       executed: False
     └── ProtocolError        the peer does not speak this protocol, or over its limits
@@ -77,7 +77,11 @@ class BadRequest(MeshError):
 
 
 class Overloaded(MeshError):
-    """Refused so that the service stays up; nothing ran."""
+    """Refused so that the service stays up; nothing ran.
+
+    Attributes:
+        retry_after: seconds after which there may be room.
+    """
 
     def __init__(self, message: str, *, retry_after: float = 0.0, **known: Any) -> None:
         super().__init__(message, **known)
@@ -103,7 +107,7 @@ class OutcomeUnknown(MeshError, TimeoutError):
 
 
 class IdempotencyConflict(MeshError):
-    """The id of this call was used before with other arguments; this call did not run."""
+    """The id of this call was used before for another one, or was ruled out; this call did not run."""
 
 
 class AuthenticationError(MeshError):
