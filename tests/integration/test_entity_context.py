@@ -31,6 +31,10 @@ class Wallet:
         return self.cents
 
     @mesh.command
+    async def wait(self, gate: str) -> None:
+        await gates[gate].wait()
+
+    @mesh.command
     async def slow(self, other: str) -> int:
         return await mesh.context().call(Till.pay_back, other, mesh.context().key)
 
@@ -109,6 +113,24 @@ class Till:
     @mesh.command
     async def pay_back(self, wallet: str) -> int:
         return await mesh.context().call(Wallet.add, wallet, 1)
+
+    @mesh.command(blocking=True, limit_s=0.2)
+    def wait_for_a_slow_one(self, wallet: str, gate: str) -> None:
+        try:
+            mesh.context().call(Wallet.wait, wallet, gate)
+        except BaseException as error:
+            seen.append(type(error).__name__)
+            raise
+
+    @mesh.command(limit_s=0.05)
+    async def go_on_too_long(self, wallet: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            try:
+                await mesh.context().call(Wallet.add, wallet, 5)
+            except mesh.Unavailable as error:
+                seen.append(error.message)
 
     @mesh.query
     def read(self) -> list[str]:
@@ -225,3 +247,20 @@ async def test_a_call_made_by_a_method_has_no_more_time_than_its_own_caller(mesh
         await client.call(Till.pay, "t", "a", timeout=0.3)
     await meshed.until(lambda: all(n._core.is_idle for n in meshed.nodes.values()))
     assert await client.call(Wallet.read, "a") in (0, 5)
+
+
+async def test_a_blocking_method_past_its_limit_is_woken_where_it_waits_for_another(meshed, client):
+    gates["g"] = asyncio.Event()
+    with pytest.raises(EntityError, match="took longer than its limit"):
+        await client.call(Till.wait_for_a_slow_one, "t", "w", "g")
+    await meshed.until(lambda: seen == ["CancelledError"])
+    await meshed.until(lambda: not any(n._runner.stuck for n in meshed.nodes.values()))
+    gates["g"].set()
+
+
+async def test_a_method_that_is_over_calls_nobody_any_more(meshed, client):
+    with pytest.raises(EntityError, match="took longer than its limit"):
+        await client.call(Till.go_on_too_long, "t", "a")
+    await meshed.until(lambda: bool(seen))
+    assert seen == ["Till.go_on_too_long is over; it calls nobody any more"]
+    assert await client.call(Wallet.read, "a") == 0
