@@ -142,6 +142,8 @@ class Node:
         self._leader_lost = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._turning = False
+        self._complaint = ""
+        """What was last said of the store; empty while it answers."""
         self._stopped = False
         self._heard: dict[Connection, float] = {}
         """When each client was last heard, Unix seconds (mesh.core.retention)."""
@@ -411,10 +413,13 @@ class Node:
             reply = written.result()
         except StoreUnreachable as error:
             batch.clean = batch.clean and error.executed is False
-            log.warning("store unreachable, batch %d waits: %s", batch.seq, error)
+            self._complain(f"store unreachable, commits wait: {error}")
         except StoreRefused as error:
-            log.warning("store refused, batch %d waits: %s", batch.seq, error)
+            self._complain(f"store refused, commits wait: {error}")
         else:
+            if self._complaint:
+                log.warning("the store answers again")
+                self._complaint = ""
             if observers.wanted and reply.acknowledged:
                 self._commits.acknowledged(batch)
             if self._core.on_commit(batch, reply, self._clock.now()):
@@ -430,6 +435,12 @@ class Node:
             log.warning("store says %s, batch %d waits", reply.status.value, batch.seq)
         again = partial(self._commit, batch, renewal, min(_MAX_RETRY_S, delay * 2))
         self._loop.call_later(delay, self._or_end, again)
+
+    def _complain(self, of: str) -> None:
+        """Say what is wrong with the store once, and not for each attempt of each lane."""
+        if of != self._complaint:
+            log.warning("%s", of)
+            self._complaint = of
 
     def _or_end(self, step: Callable[..., None], *arguments: object) -> None:
         """A step that fails in an unforeseen way ends this handler, as a task's failure does: a lane would

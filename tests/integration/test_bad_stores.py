@@ -395,12 +395,13 @@ async def test_while_the_store_is_out_of_memory_calls_end_typed_and_afterwards_a
         # What is acknowledged is still served, and so is a command that is refused by its entity.
         assert await count(client, "k") == 1
         assert await count(client, "other") is None
-    warning = next(r.getMessage() for r in caplog.records if "store refused" in r.getMessage())
+    [warning] = [r.getMessage() for r in caplog.records if "store refused" in r.getMessage()]
     assert "the server is at its memory limit: raise maxmemory" in warning
     assert not any(node.ended.is_set() for node in on_servers.nodes)
     await on_servers.tell_primary("CONFIG", "SET", "maxmemory", "0")
     # The call without a verdict took effect once, since the memory is back; so does the next.
     assert await client.call("KV.incr", "k") == 3
+    assert caplog.messages[-1] == "the store answers again"
     with pytest.raises(EntityError):
         await client.call("KV.incr", "k", "x")
 
@@ -427,7 +428,7 @@ async def test_while_the_store_does_not_answer_reads_go_on_and_commands_end_type
         assert await count(client, "k") == 1
     finally:
         os.kill(primary.pid, signal.SIGCONT)
-    assert "store unreachable, batch" in caplog.text
+    assert "store unreachable, commits wait" in caplog.text
     assert "no reply within 0.5 s" in caplog.text
     assert await client.call("KV.incr", "k") == 3
 
