@@ -157,7 +157,8 @@ def local(
     Raises:
         SetupError: an entity cannot be served, or, on entering, the mesh cannot be started.
     """
-    folder = os.path.join(tempfile.gettempdir(), f"raymesh-local-{secrets.token_hex(6)}")
+    whose = f"raymesh-local-{os.getpid()}-{secrets.token_hex(4)}"
+    folder = os.path.join(tempfile.gettempdir(), whose)
     app, carried = _split(entities, shared_files=True)
     config = MeshConfig(
         name=f"local-{secrets.token_hex(4)}",

@@ -39,6 +39,17 @@ print(json.dumps(sorted(a["name"] for a in list_named_actors(all_namespaces=True
 """
 
 
+FIND = """
+import sys, mesh
+with mesh.Client(mesh=sys.argv[1]) as client:
+    print(client.call("Account.deposit", "alice", 0) + 2, end=" ")
+try:
+    mesh.Client(mesh="nobody")
+except mesh.Unavailable as error:
+    print(str(error)[:57])
+"""
+
+
 @mesh.entity
 class Account:
     balance: int = 0
@@ -128,18 +139,21 @@ def test_up_and_down_leave_the_ray_as_it_was(head: Head, name: str, tmp_path: Pa
     with m.client() as client:
         assert client.call(Account.deposit, "alice", 5) == 5
 
-    # One that was given nothing, on a machine (here: with a run folder) that knows of no mesh.
+    # Clients that are given nothing, on a machine (here: with a run folder) that knows of no mesh.
     (tmp_path / "elsewhere").mkdir()
-    code = f"import mesh; print(mesh.Client(mesh={name!r}).call('Account.deposit', 'alice', 2))"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env={**os.environ, "RAY_ADDRESS": head.address, "TMPDIR": str(tmp_path / "elsewhere")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout == "7\n", done.stderr
+    for code, environment in (
+        (FIND, {"RAY_ADDRESS": head.address}),
+        (f"import ray; ray.init({head.address!r}, log_to_driver=False)\n{FIND}", {}),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, name],
+            env={**os.environ, "TMPDIR": str(tmp_path / "elsewhere"), **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout == "7 no mesh named 'nobody' runs on this machine or in the Ray\n", done
 
     with pytest.raises(mesh.SetupError, match=f"a mesh named '{name}' runs already"):
         mesh.up([Account], **options(head, name, tmp_path))

@@ -84,8 +84,9 @@ class Purse:
         return self.coins[-1] if self.coins else None
 
 
-def leftovers() -> list[str]:
-    return [path.name for path in Path(tempfile.gettempdir()).glob("raymesh-local-*")]
+def leftovers(pid: int = os.getpid()) -> list[Path]:
+    """Folders of that process's local meshes."""
+    return list(Path(tempfile.gettempdir()).glob(f"raymesh-local-{pid}-*"))
 
 
 @pytest.fixture
@@ -97,18 +98,17 @@ def script(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("by", ["script", "input"])
 def test_classes_of_a_script_and_of_standard_input_are_served(by: str, script: Path) -> None:
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, script if by == "script" else "-"],
-        input=None if by == "script" else script.read_text(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         cwd=tempfile.gettempdir(),
-        capture_output=True,
         text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.stdout == "Coin(value=6, color=<Color.RED: 1>)\n", done.stderr
-    assert done.stderr == ""
-    assert leftovers() == []
+    ) as process:
+        said = process.communicate(None if by == "script" else script.read_text(), timeout=90)
+    assert said == ("Coin(value=6, color=<Color.RED: 1>)\n", "")
+    assert leftovers(process.pid) == []
 
 
 async def test_a_local_mesh_in_async_code_survives_a_kill_and_leaves_nothing() -> None:
@@ -177,7 +177,7 @@ def test_a_killed_script_leaves_nothing(script: Path) -> None:
         process.kill()
         process.wait()
         assert_gone(seen, Path(log).parent)
-        wait_for(lambda: not leftovers())
+        wait_for(lambda: not leftovers(process.pid))
 
 
 def test_a_killed_script_and_owner_leave_nothing(script: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_killed_script_and_owner_leave_nothing(script: Path) -> None:
         os.kill(owner.pid, signal.SIGKILL)
         process.wait()
         assert_gone(seen, Path(log).parent)
-        wait_for(lambda: not leftovers())
+        wait_for(lambda: not leftovers(process.pid))
 
 
 @pytest.mark.parametrize("moment", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2))])
