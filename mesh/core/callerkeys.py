@@ -29,8 +29,8 @@ NO_ARGUMENTS = bytes(8)
 _NAME_BYTES = 16
 _METHOD_BYTES = 4
 _RECORD = struct.Struct(">I12sB")
-_OVERHEAD_BYTES = 1 + _NAME_BYTES + _RECORD.size + 96
-"""What a record takes beside its payload, in the store and in memory."""
+_OVERHEAD_BYTES = 180
+"""What a record takes beside its bytes, in the handler's memory (measured); in the store it is less."""
 _DROPS_PER_WRITE = 32
 _SHORTEST_WAIT_S = 0.1
 
@@ -57,11 +57,15 @@ def is_same_call(one: bytes, other: bytes) -> bool:
     return unsaid and one[:_METHOD_BYTES] == other[:_METHOD_BYTES]
 
 
+def _size(blob: bytes) -> int:
+    return _OVERHEAD_BYTES + len(blob)
+
+
 class CallerKeys:
     """All calls of one partition that came with a caller's key.
 
     Attributes:
-        records: outcomes of committed calls, by the name of their field.
+        records: of committed calls, as they are stored, by the name of their field.
         running: calls whose commit is not acknowledged yet.
         used_bytes: what both take.
     """
@@ -77,15 +81,15 @@ class CallerKeys:
     )
 
     def __init__(self, retention: Retention) -> None:
-        self.records: dict[bytes, Outcome] = {}
+        self.records: dict[bytes, bytes] = {}
         self.running: dict[bytes, Running] = {}
         self.used_bytes = 0
         self._retention = retention
         self._order: list[tuple[int, bytes]] = []
         """When each record was written, a heap: pages of a scan come in any order."""
         self._dropped: dict[bytes, None] = {}
-        self._unacknowledged: dict[bytes, int] = {}
-        """Bytes of records that are on their way to the store."""
+        self._unacknowledged: dict[bytes, bytes] = {}
+        """Records that are on their way to the store."""
 
     def __repr__(self) -> str:
         return f"CallerKeys({len(self.records)} records, {self.used_bytes} bytes)"
@@ -113,18 +117,16 @@ class CallerKeys:
             raise ValueError(f"not a record under a caller's key: {name!r:.80}, {len(blob)} bytes")
         if name in self.records or name in self.running or name in self._dropped:
             return
-        written, digest, status = _RECORD.unpack_from(blob)
-        outcome = Outcome(digest, status, blob[_RECORD.size :])
-        self.used_bytes += _OVERHEAD_BYTES + len(outcome.payload)
-        self._keep(name, outcome, min(written, self._retention.now))
+        written, _, _ = _RECORD.unpack_from(blob)
+        self.used_bytes += _size(blob)
+        self._keep(name, blob, min(written, self._retention.now))
 
     def expire(self, most: int) -> None:
         """Forget up to `most` records whose time is over; `due_drops` has their names from then on."""
         order = self._order
         while most and order and self._retention.is_over(order[0][0]):
             _, name = heapq.heappop(order)
-            outcome = self.records.pop(name)
-            self.used_bytes -= _OVERHEAD_BYTES + len(outcome.payload)
+            self.used_bytes -= _size(self.records.pop(name))
             self._dropped[name] = None
             most -= 1
 
@@ -144,24 +146,25 @@ class CallerKeys:
 
     def write(self, name: bytes, outcome: Outcome) -> tuple[dict[bytes, bytes], list[bytes]]:
         self._dropped.pop(name, None)  # not deleted by the very commit that writes it
-        size = _OVERHEAD_BYTES + len(outcome.payload)
-        self._unacknowledged[name] = size
-        self.used_bytes += size
-        blob = _RECORD.pack(self._retention.now, outcome.digest, outcome.status) + outcome.payload
+        digest, status, payload = outcome
+        blob = _RECORD.pack(self._retention.now, digest, status) + payload
+        self._unacknowledged[name] = blob
+        self.used_bytes += _size(blob)
         self.expire(_DROPS_PER_WRITE)
         return {name: blob}, self.due_drops()
 
-    def finish(self, name: bytes, outcome: Outcome) -> None:
+    def finish(self, name: bytes) -> None:
         self.running.pop(name, None)
-        self._unacknowledged.pop(name, None)
-        self._keep(name, outcome, self._retention.now)
+        self._keep(name, self._unacknowledged.pop(name), self._retention.now)
 
     def abandon(self, name: bytes) -> None:
         self.running.pop(name, None)
-        self.used_bytes -= self._unacknowledged.pop(name, 0)
+        blob = self._unacknowledged.pop(name, None)
+        if blob is not None:
+            self.used_bytes -= _size(blob)
 
-    def _keep(self, name: bytes, outcome: Outcome, written: int) -> None:
-        self.records[name] = outcome
+    def _keep(self, name: bytes, blob: bytes, written: int) -> None:
+        self.records[name] = blob
         heapq.heappush(self._order, (written, name))
 
 
@@ -181,10 +184,12 @@ class KeyedCall:
 
     def check(self, _counter: int, digest: bytes) -> tuple[Seen, Outcome | None]:
         """See Records."""
-        outcome = self._keys.records.get(self._name)
-        if outcome is not None:
-            same = is_same_call(outcome.digest, digest)
-            return (Seen.RECORDED, outcome) if same else (Seen.CONFLICT, None)
+        blob = self._keys.records.get(self._name)
+        if blob is not None:
+            _, recorded, status = _RECORD.unpack_from(blob)
+            if not is_same_call(recorded, digest):
+                return Seen.CONFLICT, None
+            return Seen.RECORDED, Outcome(recorded, status, blob[_RECORD.size :])
         running = self._keys.running.get(self._name)
         if running is not None:
             return (Seen.RUNNING if is_same_call(running.digest, digest) else Seen.CONFLICT), None
@@ -202,9 +207,9 @@ class KeyedCall:
         """See Records."""
         return self._keys.running[self._name]
 
-    def finish(self, _counter: int, outcome: Outcome) -> None:
+    def finish(self, _counter: int, _outcome: Outcome) -> None:
         """See Records."""
-        self._keys.finish(self._name, outcome)
+        self._keys.finish(self._name)
 
     def abandon(self, _counter: int) -> None:
         """See Records."""

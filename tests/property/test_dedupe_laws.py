@@ -40,9 +40,9 @@ class Owners(RuleBasedStateMachine):
         self.stored: dict[bytes, bytes] = {}
         self.effects: dict[object, int] = {}
         self.told: dict[object, tuple[int, int]] = {}
-        """Status of each call's first answer, and when its record was written."""
+        """Status of each call's first answer, and when it ran: that is when its time begins."""
         self.writes: list[
-            tuple[object, Records, int, Outcome, dict[bytes, bytes], list[bytes]]
+            tuple[object, Records, int, Outcome, dict[bytes, bytes], list[bytes], int]
         ] = []
         self.sent: dict[object, tuple[int, int]] = {}
         """When each call was first sent, and the lowest unsettled number it then bore."""
@@ -86,18 +86,18 @@ class Owners(RuleBasedStateMachine):
         fields, deleted = records.write(counter, outcome)
         assert not fields.keys() & set(deleted)
         records.start(counter, Call(digest))
-        self.writes.append((call, records, counter, outcome, fields, deleted))
+        self.writes.append((call, records, counter, outcome, fields, deleted, self.now))
 
     @precondition(lambda self: self.writes)
     @rule()
     def commit_the_oldest(self):
-        call, records, counter, outcome, fields, deleted = self.writes.pop(0)
+        call, records, counter, outcome, fields, deleted, ran = self.writes.pop(0)
         self.stored.update(fields)
         for name in deleted:
             self.stored.pop(name, None)
         if call is not None:
             self.effects[call] = self.effects.get(call, 0) + 1
-            self.told[call] = outcome.status, self.now
+            self.told[call] = outcome.status, ran
             records.finish(counter, outcome)
 
     @rule(session=sessions, counter=counters)
@@ -140,7 +140,7 @@ class Owners(RuleBasedStateMachine):
 
     def delete(self, names):
         if names:
-            self.writes.append((None, None, 0, None, {}, names))
+            self.writes.append((None, None, 0, None, {}, names, self.now))
 
     # ---------------------------------------------------------------------- what holds
 

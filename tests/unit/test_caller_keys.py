@@ -250,7 +250,7 @@ def test_a_record_from_the_future_is_kept_no_longer_than_one_of_now():
 @pytest.fixture
 def small(server, leader):
     """A handler with room for a few hundred bytes of records a partition."""
-    handler = Handler(server, config=HandlingConfig(caller_bytes=400))
+    handler = Handler(server, config=HandlingConfig(caller_bytes=800))
     leader.takeover(dict.fromkeys(range(PARTITIONS), handler.nonce), enroll=[handler.nonce])
     handler.core.on_grant(leader.grant(handler.nonce), handler.now)
     handler.warm_up()
@@ -300,7 +300,7 @@ def test_calls_under_way_count_and_give_their_room_back_when_they_come_to_nothin
 
 def test_what_the_next_owner_reads_counts(small, leader, server):
     fill(small)
-    other = successor(small, leader, server, HandlingConfig(caller_bytes=400))
+    other = successor(small, leader, server, HandlingConfig(caller_bytes=800))
     other.warm_up()
     refused = call(other, "new")
     other.flush()
