@@ -61,8 +61,8 @@ _ADVICE: dict[str, tuple[bool, str]] = {
 _TEXTS = (
     # Errors that are only told apart by their text, across Redis 7.0 to Valkey 9.
     ("Function not found", "NOFUNCTION"),
-    ("nknown command", "NOCOMMAND"),
-    ("nknown subcommand", "NOCOMMAND"),
+    ("unknown command", "NOCOMMAND"),
+    ("unknown subcommand", "NOCOMMAND"),
     ("max number of clients", "MAXCLIENTS"),
     ("The user executing the script", "NOPERM"),
     ("ACL failure in script", "NOPERM"),

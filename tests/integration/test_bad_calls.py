@@ -142,7 +142,7 @@ async def test_a_reply_that_cannot_be_sent_is_told_as_the_entitys(client, method
 
 @pytest.mark.parametrize("endpoint", [7, None, b"127.0.0.1:7400", ["127.0.0.1:7400"]])
 async def test_an_endpoint_of_another_type_is_told_as_that(endpoint):
-    with pytest.raises(BadRequest, match='endpoint .* is not "host:port"'):
+    with pytest.raises(BadRequest, match=r'endpoint .* is not "host:port"'):
         await mesh.connect(endpoint)
 
 
