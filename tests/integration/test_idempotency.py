@@ -40,6 +40,12 @@ class Account:
         return self.balance
 
     @mesh.command
+    async def deposit_slowly(self, amount: int) -> int:
+        await mesh.context().resources["gate"].wait()
+        self.balance += amount
+        return self.balance
+
+    @mesh.command
     def told(self) -> list[Any]:
         context = mesh.context()
         return [context.idempotency_key, dict(context.metadata)]
@@ -92,6 +98,23 @@ async def test_racing_calls_under_one_key_get_one_reply(meshed, client, other):
         await asyncio.sleep(0.02)
         assert not any(call.done() for call in racing)
     assert await asyncio.gather(*racing) == [5, 5, 5, 5]
+
+
+async def test_calls_and_questions_join_an_async_command_that_is_under_way(meshed, client, other):
+    gate = asyncio.Event()
+    for node in meshed.nodes.values():
+        node._core.home.resources.setdefault("Account", {})["gate"] = gate
+    slow, key = Account.deposit_slowly, {"idempotency_key": "a"}
+    racing = [asyncio.create_task(c.call(slow, "alice", 5, **key)) for c in (client, other, other)]
+    await meshed.until(lambda: any(node._core.runs.is_any for node in meshed.nodes.values()))
+    asked = asyncio.create_task(other.outcome(slow, "alice", "a"))
+    with pytest.raises(IdempotencyConflict):
+        await other.call(slow, "alice", 6, **key)
+    assert not asked.done()
+    gate.set()
+    assert await asyncio.gather(*racing) == [5, 5, 5]
+    assert (await asked).result() == 5
+    assert await client.call(Account.read, "alice") == 5
 
 
 async def test_errors_replay_and_bear_the_key(client, other):
