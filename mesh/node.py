@@ -177,17 +177,23 @@ class Node:
         if self._resources.has_checks:
             self._spawn(self._resources.watch(), "health checks")
 
-    async def stop(self) -> None:
-        """End every task and close every socket."""
+    async def stop(self, *, in_order: bool = True) -> None:
+        """End every task and close every socket.
+
+        Args:
+            in_order: let the entities clean up behind themselves; a process that is killed does not.
+        """
         self._stopped = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._runner.close()
-        await self._resources.stop()
         if self._leader is not None:
             self._leader.close()
         await self._listener.close()
+        await self._runner.close()
+        if not in_order:
+            self._resources.abandon()
+        await self._resources.stop()
         await self._store.close()
         self.ended.set()
 

@@ -75,6 +75,10 @@ class Resources:
                     f"{type(error).__name__}: {error}"
                 ) from error
 
+    def abandon(self) -> None:
+        """Call no on_stop of those that were started."""
+        self._started.clear()
+
     async def stop(self) -> None:
         """Call on_stop of those that were started, the last one first; whatever fails is logged."""
         for asked in self._asked.values():

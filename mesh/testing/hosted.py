@@ -297,7 +297,7 @@ class HostedMesh:
         node = self.nodes.pop(id_, None)
         if node is None:
             raise BadRequest(f"no handler {id_!r} lives; there are {list(self.handlers)}")
-        await node.stop()
+        await node.stop(in_order=False)
         self._ended.append(node)
         self.prove_exit(node)
         return node

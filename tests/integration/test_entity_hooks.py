@@ -69,6 +69,14 @@ async def test_hooks_run_once_for_each_handler_and_methods_have_what_they_made()
     assert happened[2:] == ["Shop stops with its pool of Shop"] * 2
 
 
+async def test_a_handler_that_is_killed_cleans_up_nothing_and_its_replacement_starts_anew():
+    async with InProcess(2, app=[Shop]) as meshed:
+        dead = await meshed.kill("h-0")
+        await meshed.replaced("h-0", dead)
+        assert happened == ["Shop starts"] * 3
+    assert happened[3:] == ["Shop stops with its pool of Shop"] * 2
+
+
 async def test_an_on_start_that_fails_keeps_the_handler_from_starting_and_says_why():
     @mesh.entity
     class Broken:
