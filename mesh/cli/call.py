@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
     """The reply as JSON has it: what JSON does not know, such as bytes, as Python writes it."""
     if isinstance(value, dict):
         return {k if isinstance(k, str) else repr(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value if value is None or isinstance(value, str | int | float) else repr(value)
 
