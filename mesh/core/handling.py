@@ -2,12 +2,14 @@
 
 Theory of operation. A partition is held from the leader's grant (never from a table, never from a client's
 word) until it is released or lost; that span is a Tenure. A call for a held partition runs against
-memory (mesh.core.execution) and is answered once its commit is acknowledged. A call for any other is
-redirected to the owner that the table names, or held for a moment where this handler is about to become, or
-has just stopped being, the owner.
+memory (mesh.core.execution) and is answered once its commit is acknowledged; an async or blocking method is
+handed to the shell (mesh.core.runs) and holds its key until it is back. A call for any other partition is
+redirected to the owner that the table names, or held for a moment (mesh.core.held) where this handler is
+about to become, or has just stopped being, the owner.
 
-Pure: frames, store replies and `now` come in; frames go out through the connection they came from, batches
-and loads are fetched by the shell (`next_batch`, `take_wants`, `take_messages`), which owns every socket.
+Pure: frames, store replies and `now` come in; frames go out through the connection they came from. Batches,
+reads, runs and messages are fetched by the shell (`next_batch`, `take_wants`, `take_runs`, `take_messages`),
+which owns every socket, task and thread.
 """
 
 from __future__ import annotations
