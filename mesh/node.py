@@ -520,13 +520,17 @@ class Node:
     async def _run_timer(self) -> None:
         while True:
             await asyncio.sleep(_TIMER_S)
-            self._core.retention.now = int(self._clock.wall())
-            self._core.on_timer(self._clock.now())
-            if self._core.taken_in >= self._settled + _SETTLE_EVERY:
-                self._settled = self._core.taken_in
-                self._settle_memory()
-            self._end_silent()
-            if self._core.has_queued:
-                self._wake()
+            self.look_at_the_clock()
+
+    def look_at_the_clock(self) -> None:
+        """Do what is due by now. Called every 20 ms, and by whoever has moved the clock."""
+        self._core.retention.now = int(self._clock.wall())
+        self._core.on_timer(self._clock.now())
+        if self._core.taken_in >= self._settled + _SETTLE_EVERY:
+            self._settled = self._core.taken_in
+            self._settle_memory()
+        self._end_silent()
+        if self._core.has_queued:
+            self._wake()
             if self._core.runs.is_any or self._core.runs.is_due:
                 self._wake()
