@@ -150,8 +150,9 @@ class HandlerCore:
         self._held = HeldCalls()
         self._outbox = Outbox(self.config.lanes)
         self.runs = Runs(self.config.threads)
+        """Async and blocking methods that wait to be begun, or are under way."""
         self._waiting: dict[tuple[int, bytes], Tenure] = {}
-        """Where calls wait for a read, whether it is due or under way; swept by the timer."""
+        """Where calls wait for a read or for their turn; swept by the timer."""
         self._messages: list[Message] = []
         self._settling: set[int] = set()
         self._cache = Cache(self.config.cache_bytes)

@@ -45,7 +45,6 @@ class Run:
         "over",
         "pending",
         "records",
-        "records",
         "slot",
         "until",
         "waiters",
@@ -87,6 +86,11 @@ class Run:
         """What calls the method: for a coroutine where it is async, for its result where it is blocking."""
         pending = self.pending
         return partial(pending.method.function, self.instance, *pending.args, **pending.kwargs)
+
+    def close(self) -> None:
+        """It is over. What it held is let go of at once, rather than by the garbage collector."""
+        self.over = True
+        self.instance = self._context = None
 
     def context(self) -> Context:
         """See mesh.context.Source: one for the whole run, since it counts the calls that the run makes."""
@@ -179,7 +183,7 @@ class Runs:
 
     def end(self, run: Run, *, stop: bool) -> None:
         """It is decided; with `stop` the shell is asked to stop it, where it has begun."""
-        run.over = True
+        run.close()
         pending = run.pending
         mine = self._of[pending.tenure]
         del mine[run]
