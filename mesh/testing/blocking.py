@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from mesh.client.loop_thread import LoopThread
 from mesh.client.status import Status
 from mesh.client.sync import Client
-from mesh.testing.clock import ManualClock
+from mesh.testing.clock import ManualClock, Turns
 from mesh.testing.hosted import HostedMesh, InProcessMesh
 
 T = TypeVar("T")
@@ -88,8 +88,9 @@ class BlockingHost:
 class BlockingClock:
     """A mesh's manual clock, for code that awaits nothing."""
 
-    def __init__(self, clock: ManualClock) -> None:
+    def __init__(self, clock: ManualClock, settle: Callable[[], None]) -> None:
         self._clock = clock
+        self._settle = settle
 
     def __repr__(self) -> str:
         return repr(self._clock)
@@ -100,8 +101,9 @@ class BlockingClock:
         return self._clock.passed_s
 
     def advance(self, seconds: float) -> None:
-        """Move it forward; see `ManualClock.advance`."""
+        """Move it forward; returns once what became due has been called. See `ManualClock.advance`."""
         _ = self._clock.advance(seconds)
+        self._settle()
 
 
 class BlockingMesh(BlockingHost):
@@ -113,4 +115,10 @@ class BlockingMesh(BlockingHost):
 
     def __init__(self, hosted: InProcessMesh) -> None:
         super().__init__(hosted)
-        self.clock = BlockingClock(hosted.clock)
+        self.clock = BlockingClock(hosted.clock, self._settle)
+
+    def _settle(self) -> None:
+        async def turn() -> None:
+            await Turns()
+
+        self._run(turn())

@@ -31,6 +31,8 @@ class ManualClock:
         self._due: list[_Due] = []
         self.before: list[Callable[[], object]] = []
         """Called before it is moved: what other threads were told to begin is to begin before."""
+        self.after: list[Callable[[], object]] = []
+        """Called once it has been moved, for those who look at it now and then."""
 
     def __repr__(self) -> str:
         return f"<ManualClock, {self.passed_s:g} s after its start>"
@@ -76,6 +78,8 @@ class ManualClock:
         for begin in self.before:
             begin()
         self._reach(self._now + seconds)
+        for look in self.after:
+            look()
         return Turns()
 
     def _pass(self, due: _Due) -> None:

@@ -113,6 +113,9 @@ class HostedMesh:
             self,
             self.clock,
         )
+        if isinstance(self.clock, ManualClock):
+            loop = asyncio.get_running_loop()
+            self.clock.after.append(partial(loop.call_soon_threadsafe, self._on_clock_moved))
         try:
             await self._supervisor.listen()
             await self._supervisor.lead()
@@ -133,6 +136,8 @@ class HostedMesh:
         await self._end()
 
     async def _end(self) -> None:
+        if isinstance(self.clock, ManualClock):
+            self.clock.after.clear()
         self.replaces = False
         for blocking in self._blocking:
             await asyncio.to_thread(blocking.close)
@@ -301,6 +306,11 @@ class HostedMesh:
         self._ended.append(node)
         self.prove_exit(node)
         return node
+
+    def _on_clock_moved(self) -> None:
+        for node in list(self.nodes.values()):
+            node.look_at_the_clock()
+        self.supervisor._step(signals.Tick())
 
     def prove_exit(self, node: Node) -> None:
         """What a warden would report of that process."""

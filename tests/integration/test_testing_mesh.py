@@ -82,6 +82,19 @@ async def test_a_handler_that_fails_is_taken_over_like_one_that_was_killed() -> 
         assert await client.call(Account.read, "alice") == 5
 
 
+async def test_whoever_waits_for_the_clock_to_move_finds_that_all_of_the_mesh_has_noticed() -> None:
+    async with mesh.testing.mesh(Account) as m:
+        node = m.nodes["h-0"]
+        before = node._core.retention.now
+        await m.clock.advance(1000)
+        assert node._core.retention.now - before >= 1000
+        started = len(await m.supervisor._list_events())
+        await m.kill("h-0")
+        await m.clock.advance(0.25)
+        kinds = [e["kind"] for e in (await m.supervisor._list_events())[started:]]
+        assert "handler_starting" in kinds
+
+
 async def test_without_replacements_a_killed_handler_stays_away() -> None:
     async with mesh.testing.mesh(Account, handlers=3, replaces=False) as m:
         await m.kill("h-0")
