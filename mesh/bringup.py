@@ -1,8 +1,9 @@
 """Bringing a mesh up and down on this machine: the store, Ray, the actors, in this order of need.
 
 The process that calls `up` owns everything it started. When it ends in good order it takes all of
-it down; when it is killed, the store's processes die with their parent, and Ray's own reaper ends
-the rest.
+it down; when it is killed, the store's processes die with their parent, Ray's own reaper ends the
+rest, and in a Ray that was joined the actors notice that what stands there for this process is gone
+(actors.runtime.mark_owner). Only a detached mesh on a store of its own outlives it.
 """
 
 from __future__ import annotations
