@@ -362,15 +362,13 @@ class Supervision:
         for partition in self._missing:
             placed[partition] = table.owner(partition).handler.nonce
         placed |= assignment.place(orphans, owned, {m.row.nonce: m.weight for m in alive})
+        nonces = [row.nonce for row in table.handlers]
+        owners, epochs = table.owners, table.epochs
+        # Thousands of partitions share a handful of epochs.
+        newer = {e: next_epoch(e, self.life) for e in {epochs[p] for p in placed}}
         return [
-            Move(
-                partition,
-                table.owner(partition).handler.nonce,
-                table.epochs[partition],
-                target,
-                next_epoch(table.epochs[partition], self.life),
-            )
-            for partition, target in sorted(placed.items())
+            Move(p, nonces[owners[p]], epochs[p], placed[p], newer[epochs[p]])
+            for p in sorted(placed)
         ]
 
     def _new_intents(self, alive: list[Member], now: float) -> dict[int, Intent]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -142,13 +143,13 @@ class Table:
         rows = [wanted.get(row.nonce, row) for row in self.handlers]
         held = self._lists().copy()
         owners, epochs = self.owners[:], self.epochs[:]
-        left: dict[int, set[int]] = {}
-        gained: dict[bytes, list[int]] = {}
+        left: defaultdict[int, set[int]] = defaultdict(set)
+        gained: defaultdict[bytes, list[int]] = defaultdict(list)
         for partition, (nonce, epoch) in moves.items():
             if nonce not in wanted or epoch == NOT_HELD:
                 raise ValueError(f"table {version}: partition {partition} would be a hole")
-            left.setdefault(owners[partition], set()).add(partition)
-            gained.setdefault(nonce, []).append(partition)
+            left[owners[partition]].add(partition)
+            gained[nonce].append(partition)
             epochs[partition] = epoch
         for index, partitions in left.items():
             held[index] = [p for p in held[index] if p not in partitions]
