@@ -17,7 +17,8 @@ from mesh.core.tenure import Slot, Tenure
 SLOT_OVERHEAD_BYTES = 600
 """What a key takes beside its state: the slot, the instance, its places in two dicts."""
 STORED_OVERHEAD_BYTES = 170
-"""What a key that was read ahead takes beside its name and state: two objects, its place in a dict."""
+"""What a key that was read ahead takes beside its name and state: two objects, its place in a dict. A large
+value of its own takes as much."""
 
 
 class Cache:
@@ -52,12 +53,22 @@ class Cache:
             self._used_bytes += _size_ahead(field, blob)
             self._ahead[tenure] = None
 
-    def unstow(self, tenure: Tenure, field: bytes) -> bytes | None:
-        """Its first call has come: what was read of it, if anything was."""
+    def stow_part(self, tenure: Tenure, field: bytes, name: str, part: bytes) -> None:
+        """A large value was read ahead, before or after the state of the key that it belongs to."""
+        parts = tenure.parts.setdefault(field, {})
+        if parts.setdefault(name, part) is part:
+            self._used_bytes += _size_ahead(field, part)
+            self._ahead[tenure] = None
+
+    def unstow(self, tenure: Tenure, field: bytes) -> tuple[bytes | None, dict[str, bytes]]:
+        """Its first call has come: what was read of it, if anything was, and of its large values."""
         blob = tenure.stored.pop(field, None)
         if blob is not None:
             self._used_bytes -= _size_ahead(field, blob)
-        return blob
+        parts = tenure.parts.pop(field, {}) if tenure.parts else {}
+        for part in parts.values():
+            self._used_bytes -= _size_ahead(field, part)
+        return blob, parts
 
     def touch(self, tenure: Tenure, field: bytes, slot: Slot) -> None:
         """The key was used, and may have grown; others may have to go for it."""
@@ -67,6 +78,8 @@ class Cache:
             self._order[slot] = tenure, field
             self.taken_in += 1
         size = len(slot.blob) + SLOT_OVERHEAD_BYTES
+        if slot.cut is not None:
+            size += len(slot.cut.head) + SLOT_OVERHEAD_BYTES
         self._used_bytes += size - slot.counted_bytes
         slot.counted_bytes = size
         if self._used_bytes > self._limit_bytes:
@@ -78,6 +91,8 @@ class Cache:
             del self._ahead[tenure]
             self._used_bytes -= sum(_size_ahead(*pair) for pair in tenure.stored.items())
             tenure.stored.clear()
+            for field in list(tenure.parts):
+                self.unstow(tenure, field)
         for slot in tenure.slots.values():
             if self._order.pop(slot, None) is not None:
                 self._used_bytes -= slot.counted_bytes
@@ -86,8 +101,9 @@ class Cache:
         # First what nobody has called.
         while self._ahead and self._used_bytes > self._limit_bytes:
             tenure = next(iter(self._ahead))
-            if tenure.stored:
-                self._used_bytes -= _size_ahead(*tenure.stored.popitem())
+            field = next(reversed(tenure.stored or tenure.parts), None)
+            if field is not None:
+                self.unstow(tenure, field)
                 tenure.complete = False
             else:
                 del self._ahead[tenure]

@@ -532,7 +532,8 @@ class HandlerCore:
                 self._refuse_waiting(tenure, load.field, Status.UNREADABLE, reason)
                 continue
             try:
-                self._reading.take_in(load, values)
+                if not self._reading.take_in(load, values):
+                    continue  # its calls wait for a second read
             except ValueError as error:
                 entity, _, key = load.field[len(STATE_PREFIX) :].partition(b"\0")
                 reason = f"what is stored of {entity.decode()} {key!r:.80} cannot be read: {error}"

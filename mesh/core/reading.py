@@ -3,6 +3,13 @@
 Keys that calls wait for are read one by one, with the records that tell whether those calls are new. Behind
 them whole partitions are read ahead: small ones in one call, the others page by page. What was read
 ahead stays bytes until its key is called; what memory has is newer than any page.
+
+A state may have large values in fields of their own (mesh.core.parts), and which they are is known once it
+is read. Then it is read again, together with them: most keys have none and pay nothing, and what was read in
+one call is of one moment, whatever else is under way. Pages bring the pieces in any order, each at a moment
+of its own. They fit together none the less: only the holder of the partition writes, and a key that it wrote
+is in `slots`, where no page matters, or was evicted from there, after which no page is taken in. A key is
+used from memory once all its pieces are there; until then its first call reads the store.
 """
 
 from __future__ import annotations
@@ -12,19 +19,30 @@ from typing import NamedTuple
 
 from mesh.core import execution
 from mesh.core.cache import Cache
+from mesh.core.parts import (
+    PART_PREFIX,
+    is_cut,
+    names_in,
+    part_field,
+    put_together,
+    split_part_field,
+)
 from mesh.core.records import Want
 from mesh.core.tenure import STATE_PREFIX, Pending, Slot, Tenure
-from mesh.entities import Registry
+from mesh.entities import EntitySpec, Registry
 
 MOST_SWEPT = 64
 """Tenures in one sweep; a call for more of them would stop the store for too long."""
 
 
 class Load(NamedTuple):
-    """One key's read from the store, for the calls that wait for it."""
+    """One key's read from the store, for the calls that wait for it; `parts` are the large values that it is
+    known to have.
+    """
 
     tenure: Tenure
     field: bytes
+    parts: tuple[str, ...]
     calls: tuple[Pending, ...]
     want: Want
 
@@ -46,7 +64,7 @@ class Reading:
         self._registry = registry
         self._cache = cache
         self._max_wants = max_wants
-        self._wanted: dict[tuple[int, bytes], Tenure] = {}
+        self._wanted: dict[tuple[int, bytes], tuple[Tenure, tuple[str, ...]]] = {}
 
     def __repr__(self) -> str:
         return f"Reading({len(self._wanted)} keys wanted)"
@@ -58,9 +76,9 @@ class Reading:
 
     # ----------------------------------------------------------------- keys
 
-    def want(self, tenure: Tenure, field: bytes) -> None:
-        """Calls wait for that key."""
-        self._wanted[tenure.partition, field] = tenure
+    def want(self, tenure: Tenure, field: bytes, parts: tuple[str, ...] = ()) -> None:
+        """Calls wait for that key; with these large values, as far as they are known."""
+        self._wanted[tenure.partition, field] = tenure, parts
 
     def take_wants(self) -> list[Load]:
         """Reads that are due, to go to the store in one call; what is too much for one stays due."""
@@ -68,17 +86,17 @@ class Reading:
         for partition, field in list(self._wanted):
             if len(loads) == self._max_wants:
                 break
-            tenure = self._wanted.pop((partition, field))
+            tenure, parts = self._wanted.pop((partition, field))
             queue = tenure.waiting.get(field)
             if not queue or self._tenures.get(partition) is not tenure:
                 continue
-            fields: dict[bytes, None] = {field: None}
+            fields = dict.fromkeys((field, *(part_field(field, name) for name in parts)))
             if not tenure.warm:
                 for pending in queue:
                     if not pending.method.query:
                         fields.update(dict.fromkeys(execution.record_names(pending)))
             want = Want(partition, tenure.epoch, tuple(fields))
-            loads.append(Load(tenure, field, tuple(queue), want))
+            loads.append(Load(tenure, field, parts, tuple(queue), want))
         return loads
 
     def again(self, loads: Sequence[Load]) -> None:
@@ -86,25 +104,34 @@ class Reading:
         for load in loads:
             # Not over the want of a later tenure, whose calls would then wait for ever.
             if self._tenures.get(load.tenure.partition) is load.tenure:
-                self.want(load.tenure, load.field)
+                self.want(load.tenure, load.field, load.parts)
 
-    def take_in(self, load: Load, values: tuple[bytes | None, ...]) -> None:
-        """A key came, with the records of the calls that wait for it.
+    def take_in(self, load: Load, values: tuple[bytes | None, ...]) -> bool:
+        """A key came, with the records of the calls that wait for it; False: it has to be read again, since
+        it turned out to have large values.
 
         Raises:
             ValueError: what is stored is no state, or no record.
         """
         tenure = load.tenure
-        state, *records = values
-        for name, blob in zip(load.want.fields[1:], records, strict=True):
+        records_at = 1 + len(load.parts)
+        for name, blob in zip(load.want.fields[records_at:], values[records_at:], strict=True):
             if blob is not None:
                 tenure.log.adopt(name, blob)
         if load.field not in tenure.slots:
+            head = values[0]
+            if head is not None and is_cut(head):
+                names = names_in(head)
+                if not set(names).issubset(load.parts):
+                    self.want(tenure, load.field, tuple(dict.fromkeys(names)))
+                    return False
+            parts = dict(zip(load.parts, values[1:records_at], strict=True))
+            slot = tenure.slots[load.field] = _slot(load.calls[0].spec, head, parts)
             self._cache.unstow(tenure, load.field)
-            slot = tenure.slots[load.field] = Slot(load.calls[0].spec, state)
             self._cache.touch(tenure, load.field, slot)
         for pending in load.calls:
             pending.looked_up = True
+        return True
 
     # ----------------------------------------------------------- partitions
 
@@ -129,15 +156,23 @@ class Reading:
     def adopt_page(self, tenure: Tenure, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
         """A page of a partition's hash; False: it holds a record that nobody knows."""
         for name, value in pairs:
-            if not name.startswith(STATE_PREFIX):
-                try:
+            if name.startswith(STATE_PREFIX):
+                if name not in tenure.slots and not self._read_ahead(tenure, name, value):
+                    tenure.complete = False
+                continue
+            try:
+                if name.startswith(PART_PREFIX):
+                    self._adopt_part(tenure, *split_part_field(name), value)
+                else:
                     tenure.log.adopt(name, value)
-                except ValueError:
-                    # The tenure must not pass for one that has them all.
-                    return False
-            elif name not in tenure.slots and not self._read_ahead(tenure, name, value):
-                tenure.complete = False
+            except ValueError:
+                # The tenure must not pass for one that has them all.
+                return False
         return True
+
+    def _adopt_part(self, tenure: Tenure, field: bytes, name: str, value: bytes) -> None:
+        if field not in tenure.slots and not self._read_ahead(tenure, field, value, part=name):
+            tenure.complete = False
 
     def warmed(self, tenure: Tenure) -> Iterator[bytes]:
         """Its last page came: the keys that calls still wait for, which need no read any more."""
@@ -146,20 +181,40 @@ class Reading:
             if (tenure.partition, field) in self._wanted:
                 yield field
 
-    def _read_ahead(self, tenure: Tenure, name: bytes, value: bytes) -> bool:
+    def _read_ahead(
+        self, tenure: Tenure, name: bytes, value: bytes, part: str | None = None
+    ) -> bool:
         # Once a key of this tenure was evicted, a page may be older than what it was evicted with.
         if not tenure.complete or self._cache.is_full:
             return False
         entity, _, _ = name[len(STATE_PREFIX) :].partition(b"\0")
         if self._registry.spec(entity.decode(errors="replace")) is not None:
-            self._cache.stow(tenure, name, value)
+            if part is None:
+                self._cache.stow(tenure, name, value)
+            else:
+                self._cache.stow_part(tenure, name, part, value)
         return True
 
     def bring_in(self, tenure: Tenure, pending: Pending) -> None:
-        """The first call of a key that was read ahead."""
-        blob = self._cache.unstow(tenure, pending.field)
+        """The first call of a key that was read ahead, and may have more pieces in pages yet to come."""
+        field = pending.field
+        head = tenure.stored[field]
+        if is_cut(head) and not tenure.warm:
+            known = tenure.parts.get(field, {})
+            try:
+                if not set(names_in(head)).issubset(known):
+                    return
+            except ValueError:
+                return
+        blob, parts = self._cache.unstow(tenure, field)
         try:
-            tenure.slots[pending.field] = Slot(pending.spec, blob)
+            tenure.slots[field] = _slot(pending.spec, blob, parts)
         except ValueError:
             # So the store is read, and the caller told what is wrong with it.
             tenure.complete = False
+
+
+def _slot(spec: EntitySpec, head: bytes | None, parts: Mapping[str, bytes | None]) -> Slot:
+    if head is None:
+        return Slot(spec, None)
+    return Slot(spec, *put_together(head, parts))

@@ -16,6 +16,7 @@ import msgpack
 
 from mesh.codec import Codec
 from mesh.core.outcomes import Outcome, Records
+from mesh.core.parts import LARGE_BYTES, stored_fields, write
 from mesh.core.runs import Run
 from mesh.core.tenure import Effect, Pending, Slot, Waiter
 from mesh.core.wire import Status
@@ -171,9 +172,12 @@ def _effect(
     if after is not before:
         # A key that is back at its defaults reads the same as one that was never written.
         if after == slot.spec.default_blob:
-            deleted.append(pending.field)
-        else:
+            deleted += stored_fields(pending.field, slot.cut)
+            slot.cut = None
+        elif slot.cut is None and len(after) <= LARGE_BYTES:
             fields[pending.field] = after
+        else:
+            slot.cut = write(pending.field, before, slot.cut, after, fields, deleted)
     effect = Effect(
         pending.tenure, slot, after, records, pending, outcome, fields, deleted, waiters
     )

@@ -16,6 +16,7 @@ from mesh.context import Caller, Context, Here, Outgoing, Source, here
 from mesh.core.dedupe import SessionLog
 from mesh.core.outbox import Change
 from mesh.core.outcomes import Outcome, Records
+from mesh.core.parts import Cut, rewritten
 from mesh.core.payload import Meta
 from mesh.core.retention import Retention
 from mesh.core.wire import Request
@@ -161,16 +162,28 @@ class Slot:
     """One key in memory: as the commands left it, and as it is acknowledged.
 
     `blob` is the state after the last command that ran, `acked` the one that every in-sync node has. They
-    differ only while commits are in flight; queries then read the acknowledged image.
+    differ only while commits are in flight; queries then read the acknowledged image. Both are whole states;
+    `cut` is how the store has `blob` once all commits that are made have arrived there (mesh.core.parts).
 
     Raises:
         ValueError: what is stored is no state of this entity.
     """
 
-    __slots__ = ("acked", "blob", "counted_bytes", "extra", "image", "instance", "pending", "spec")
+    __slots__ = (
+        "acked",
+        "blob",
+        "counted_bytes",
+        "cut",
+        "extra",
+        "image",
+        "instance",
+        "pending",
+        "spec",
+    )
 
-    def __init__(self, spec: EntitySpec, blob: bytes | None) -> None:
+    def __init__(self, spec: EntitySpec, blob: bytes | None, cut: Cut | None = None) -> None:
         self.spec = spec
+        self.cut = cut
         self.acked = self.blob = spec.default_blob if blob is None else blob
         self.instance: Any = None
         self.extra: dict[str, Any] = {}
@@ -186,6 +199,8 @@ class Slot:
                 self.acked = self.blob = self.encode()
             except TypeError as error:
                 raise ValueError(str(error)) from None
+            if cut is not None and self.blob != blob:
+                self.cut = rewritten(cut, blob, self.blob)
 
     def rebuild(self) -> None:
         """Make the live instance anew from `blob`: what a command did to it is undone."""
@@ -248,6 +263,7 @@ class Tenure:
     Attributes:
         slots: keys in memory, by the name of their field.
         stored: keys as the store has them, by the name of their field: read ahead, and not called yet.
+        parts: their large values, by the name of the key's field and their own (mesh.core.parts).
         complete: every stored key is in one of these: a key that is in neither was never written.
         warm: every stored outcome record is in `log`: an id that is not there is new.
         swept: it was asked for as a whole, which small partitions are read in.
@@ -266,6 +282,7 @@ class Tenure:
         "home",
         "log",
         "partition",
+        "parts",
         "release_token",
         "slots",
         "stored",
@@ -287,6 +304,7 @@ class Tenure:
         self.home = home or Home()
         self.slots: dict[bytes, Slot] = {}
         self.stored: dict[bytes, bytes] = {}
+        self.parts: dict[bytes, dict[str, bytes]] = {}
         self.held: set[bytes] = set()
         self.log = SessionLog(retention)
         self.complete = True
