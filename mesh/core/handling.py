@@ -198,6 +198,11 @@ class HandlerCore:
             )
         except BadRequest as error:
             self._refuse(conn, request, Status.BAD_REQUEST, str(error))
+        if request.deaths:
+            # Told before the first step that runs a user's code, decoding included, since any of these
+            # may be what kills. What its client never hears of was not begun here.
+            conn.send(pack_reply(request.counter, Status.TAKEN_UP, b""))
+            conn.flush()
             return
         queue = tenure.waiting.get(pending.field)
         if queue is None:

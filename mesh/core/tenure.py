@@ -52,6 +52,10 @@ def _refuse_call(_run: Source, _outgoing: Outgoing) -> Any:
 
 
 def _refuse_plain(outgoing: Outgoing) -> Any:
+    def flush(self) -> None:
+        """Give what is queued to the kernel now: it arrives even if this process dies the next moment."""
+        ...
+
     name = outgoing.method if isinstance(outgoing.method, str) else outgoing.method.name
     raise BadRequest(
         f"a plain method runs on the handler's loop and cannot wait for {name}: make it async, or "

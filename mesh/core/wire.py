@@ -2,7 +2,7 @@
 
     frame    length u32 · version u8 · kind u8 · flags u16 · body           (length counts what follows it)
     REQUEST  session u64 · counter u64 · lowest u64 · partition u32 · epoch u32 · deadline_ms u32 ·
-             age_ms u32 · attempt u8 · priority u8 · reserved u16 · payload
+             age_ms u32 · attempt u8 · priority u8 · deaths u16 · payload
     REPLY    counter u64 · status u8 · payload
     others   a msgpack message (mesh.core.messages), or a table's bytes
 
@@ -29,7 +29,7 @@ _PREFIX = struct.Struct(">IBBH")
 _REQUEST = struct.Struct(">IBBHQQQIIIIBBH")
 _REPLY = struct.Struct(">IBBHQB")
 _LENGTH_BYTES = 4
-_REQUEST_BODY = struct.Struct(">QQQIIIIBB2x")
+_REQUEST_BODY = struct.Struct(">QQQIIIIBBH")
 _REPLY_BODY = struct.Struct(">QB")
 
 
@@ -67,6 +67,8 @@ class Status(enum.IntEnum):
     """The partition moved while the commit was under way: ask the next owner with the same id."""
     UNREADABLE = 24
     """Not executed; the store has something else than the partition's hash under its key."""
+    TAKEN_UP = 25
+    """No answer yet: a call under which handlers have died is here, and is about to be run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,12 @@ class Limits:
 
 
 class Request(NamedTuple):
-    """A request's header and its payload, still encoded."""
+    """A request's header and its payload, still encoded.
+
+    Attributes:
+        deaths: handler processes whose connection broke when they may have begun this call, others than the
+            one that it is sent to. Where it is not 0, that one says TAKEN_UP before it runs anything.
+    """
 
     session: int
     counter: int
@@ -107,6 +114,7 @@ class Request(NamedTuple):
     attempt: int
     priority: int
     payload: bytes
+    deaths: int = 0
 
 
 class Reply(NamedTuple):
@@ -146,6 +154,7 @@ class Redirect(NamedTuple):
 
 
 MAX_MS = 0xFFFFFFFF
+MAX_DEATHS_SAID = 0xFFFF
 
 
 def pack_request(r: Request) -> bytes:
@@ -165,7 +174,7 @@ def pack_request(r: Request) -> bytes:
             r.age_ms,
             r.attempt,
             r.priority,
-            0,
+            r.deaths,
         )
         + r.payload
     )
@@ -190,7 +199,8 @@ def unpack_request(body: bytes) -> Request:
     """Read the body of a REQUEST frame."""
     if len(body) < _REQUEST_BODY.size:
         raise ProtocolError(f"request of {len(body)} bytes is shorter than its header")
-    return Request._make((*_REQUEST_BODY.unpack_from(body), body[_REQUEST_BODY.size :]))
+    *header, deaths = _REQUEST_BODY.unpack_from(body)
+    return Request._make((*header, body[_REQUEST_BODY.size :], deaths))
 
 
 def unpack_reply(body: bytes) -> Reply:

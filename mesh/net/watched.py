@@ -122,10 +122,16 @@ class WatchedRequest:
         method = method_of(request.payload)
         self._about = (handler, call, method, request.partition, request.attempt)
 
+    def flush(self) -> None:
+        """See Conn."""
+        self._conn.flush()
+
     def send(self, frame: bytes) -> None:
         """See Conn."""
         self._conn.send(frame)
         status = Status(unpack_reply(frame[_PREFIX_BYTES:]).status)
+        if status is Status.TAKEN_UP:
+            return  # the answer is still to come
         took = self._now() - self._arrived
         if status is Status.OK:
             observers.tell(HandlingCompleted(*self._about, took))

@@ -32,6 +32,12 @@ class Schedule(RuleBasedStateMachine):
         self.waiting: dict[bytes, list[int]] = {}
         """Attempts that arrived at a handler and have no answer yet."""
         self.resets: dict[int, bytes] = {}
+        self.told_of: dict[tuple[bytes, int], int] = {}
+        """Of attempts that wait: the deaths that the handler was told of."""
+        self.taken_up: set[tuple[bytes, int]] = set()
+        """Attempts that wait, and whose handler said that they are about to be run."""
+        self.held_against: dict[int, set[bytes]] = {}
+        """Of each call the processes that broke off when they may have begun it."""
 
     def arrive(self):
         for nonce, request in self.client.sent[self.seen :]:
@@ -39,6 +45,11 @@ class Schedule(RuleBasedStateMachine):
             at = [n for n, counters in self.waiting.items() if request.counter in counters]
             assert not at, f"in flight at {at} and {nonce!r} at the same time"
             assert request.counter >= request.lowest
+            broken = self.held_against.get(request.counter, set())
+            assert request.deaths == len(broken - {nonce})
+            assert nonce in broken or len(self.dead(broken)) < 2, "sent to a third"
+            self.told_of[nonce, request.counter] = request.deaths
+            self.taken_up.discard((nonce, request.counter))
             self.waiting.setdefault(nonce, []).append(request.counter)
         self.seen = len(self.client.sent)
 
@@ -62,6 +73,14 @@ class Schedule(RuleBasedStateMachine):
         lost = self.waiting.pop(nonce, ())
         self.broken = self.broken or bool(lost)
         self.ran.update(lost)
+        for counter in lost:
+            if not self.told_of[nonce, counter] or (nonce, counter) in self.taken_up:
+                self.held_against.setdefault(counter, set()).add(nonce)
+
+    def dead(self, processes):
+        """Those that no table names any more."""
+        table = self.client.core.table
+        return {nonce for nonce in processes if table.row(nonce) is None}
 
     @rule(nonce=processes)
     def connection_made(self, nonce):
@@ -91,6 +110,15 @@ class Schedule(RuleBasedStateMachine):
         payload = value if isinstance(value, bytes) else msgpack.packb(value)
         self.client.core.on_reply(nonce, counter, status, payload, self.client.now)
         self.arrive()
+
+    @precondition(lambda self: any(self.waiting.values()))
+    @rule(data=st.data())
+    def taken_up_only(self, data):
+        """Said by a handler that was told of deaths, and by one that has no reason to."""
+        nonce = data.draw(st.sampled_from(sorted(n for n, c in self.waiting.items() if c)))
+        counter = data.draw(st.sampled_from(self.waiting[nonce]))
+        self.taken_up.add((nonce, counter))
+        self.answer(nonce, counter, Status.TAKEN_UP, b"")
 
     @precondition(lambda self: any(self.waiting.values()))
     @rule(data=st.data(), error=st.booleans())
@@ -156,6 +184,8 @@ class Schedule(RuleBasedStateMachine):
             elif error.executed is False:
                 held = [n for n, counters in self.waiting.items() if call.counter in counters]
                 assert call.counter not in self.ran and not held, (error, held)
+            elif "processes that died" in str(error):
+                assert len(self.held_against[call.counter]) >= 2, "nobody else may have begun it"
 
     @invariant()
     def the_lowest_unsettled_is_never_above_a_call_that_has_not_ended(self):

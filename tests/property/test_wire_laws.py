@@ -8,8 +8,10 @@ from mesh.core.table import Table
 from mesh.core.wire import FrameReader, Kind, Limits, Request, pack_request, unpack_request
 from mesh.errors import ProtocolError
 
-u8, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 32, 64))
-requests = st.builds(Request, u64, u64, u64, u32, u32, u32, u32, u8, u8, st.binary(max_size=200))
+u8, u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
+requests = st.builds(
+    Request, u64, u64, u64, u32, u32, u32, u32, u8, u8, st.binary(max_size=200), u16
+)
 
 
 @given(st.lists(requests, max_size=6), st.data())

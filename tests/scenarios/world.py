@@ -26,6 +26,8 @@ class Link:
     def send(self, frame: bytes) -> None:
         self.replies.append(frame)
 
+    def flush(self) -> None: ...
+
 
 class World:
     """Handlers o1 and o2; o1 owns everything, o2 is enrolled and owns nothing."""

@@ -73,13 +73,25 @@ class Answer(NamedTuple):
 
 
 class Caller:
-    """One request's connection: what came back over it."""
+    """One request's connection: what came back over it.
+
+    Attributes:
+        taken_up: whether it was said that the call was taken up, and had left for the kernel.
+    """
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
+        self.taken_up: bool | None = None
+
+    def flush(self) -> None:
+        self.taken_up = self.taken_up is not None
 
     def send(self, frame: bytes) -> None:
         _, status, payload = unpack_reply(frame[8:])
+        if status == Status.TAKEN_UP:
+            assert (self.answers, self.taken_up) == ([], None)
+            self.taken_up = False
+            return
         if status == Status.REDIRECT:
             value: Any = Redirect.decode(payload)
         else:

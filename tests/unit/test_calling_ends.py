@@ -238,16 +238,74 @@ def test_a_moved_commit_is_settled_by_the_next_owner_under_the_same_id(client):
     assert client.result(call).error is None
 
 
-def test_a_call_that_was_in_flight_on_two_processes_that_died_goes_to_no_third(client):
-    """F8(g)"""
+def test_a_call_that_two_processes_died_of_goes_to_no_third(client):
+    """F8(g). The first is not asked to say that it has begun: that would cost every call something."""
     call = client.call()
     client.table((B, 2), (B, 1))
     client.down(A)
+    client.reply(call, Status.TAKEN_UP)
     client.table((C, 3), (C, 2))
     client.up(C)
     assert client.where() == [A, B]
     assert type(client.error(call)) is OutcomeUnknown
     assert "2 handler processes that died" in client.error(call).message
+
+
+def test_a_process_that_was_dead_before_a_resent_call_reached_it_is_not_held_against_the_call(
+    client,
+):
+    call = client.call()
+    for number, dead in enumerate((B, C), 2):
+        client.table((dead, number), (dead, number), handlers=(b"h-4",))
+        client.up(dead)
+    client.table((b"h-4", 4), (b"h-4", 4))
+    client.up(b"h-4")
+    assert client.where() == [A, B, C, b"h-4"] and client.result(call) is None
+    assert [request.deaths for _, request in client.sent] == [0, 1, 1, 1]
+    client.reply(call, Status.TAKEN_UP)
+    client.table((A, 5), (A, 5))
+    client.up(A)
+    assert client.last()[0] == A, "that one has not died after all"
+    client.table((C, 6), (C, 6))
+    client.up(C)
+    assert type(client.error(call)) is OutcomeUnknown
+
+
+def test_that_a_call_was_taken_up_counts_for_the_attempt_that_it_was_said_of(client):
+    call = client.call()
+    client.table((B, 2), (B, 1), handlers=(C,))
+    client.reply(call, Status.TAKEN_UP, nonce=A)
+    client.reply(call, Status.TAKEN_UP)
+    client.reply(call, Status.NOT_READY, "the partition moved on")
+    client.table((C, 3), (C, 2), handlers=(b"h-4",))
+    client.up(C)
+    client.later(0.01)
+    client.table((b"h-4", 4), (b"h-4", 4))
+    client.up(b"h-4")
+    assert client.where() == [A, B, C, b"h-4"] and client.result(call) is None
+
+
+def test_a_process_that_is_asked_again_is_not_among_the_deaths_that_it_is_told_of(client):
+    call = client.call()
+    client.down(A)
+    client.up(A)
+    client.table((B, 2), (B, 1))
+    client.reply(call, Status.TAKEN_UP)
+    client.down(B)
+    client.up(B)
+    assert client.where() == [A, A, B, B]
+    assert [request.deaths for _, request in client.sent] == [0, 0, 1, 1]
+
+
+def test_that_a_call_was_taken_up_is_no_answer_to_it(client):
+    call, given_up = client.call(0), client.call(1)
+    conn = given_up.conn
+    client.core.cancel(given_up)
+    client.reply(call, Status.TAKEN_UP)
+    client.core.on_reply(conn, given_up.counter, Status.TAKEN_UP, b"", client.now)
+    client.reply(call, Status.OK, 3)
+    assert msgpack.unpackb(client.result(call).payload) == 3
+    assert not client.core.is_answered, "the other one may still be run"
 
 
 def test_broken_connections_to_living_processes_are_no_deaths(client):

@@ -246,6 +246,9 @@ class Conn:
     def send(self, frame: bytes) -> None:
         self.sent.append(frame)
 
+    def flush(self) -> None:
+        self.sent.append(b"flushed")
+
 
 def test_a_request_is_told_when_it_arrives_and_when_it_is_answered(heard, now):
     conn = Conn()
@@ -259,7 +262,20 @@ def test_a_request_is_told_when_it_arrives_and_when_it_is_answered(heard, now):
     assert conn.sent == [frame]
 
 
-@pytest.mark.parametrize("status", [status for status in Status if status is not Status.OK])
+def test_that_a_request_was_taken_up_is_passed_on_at_once_and_is_no_answer(heard, now):
+    conn = Conn()
+    watched = watch_request(conn, REQUEST, "h-0", now)
+    frame = pack_reply(3, Status.TAKEN_UP, b"")
+    watched.send(frame)
+    watched.flush()
+    assert conn.sent == [frame, b"flushed"]
+    watched.send(pack_reply(3, Status.OK, b"\x01"))
+    assert [type(event) for event in heard] == [HandlingStarted, HandlingCompleted]
+
+
+@pytest.mark.parametrize(
+    "status", [status for status in Status if status not in (Status.OK, Status.TAKEN_UP)]
+)
 def test_any_other_answer_is_told_with_its_kind(heard, now, status):
     watched = watch_request(Conn(), REQUEST, "h-0", now)
     watched.send(pack_reply(3, status, b"\xc0"))

@@ -22,7 +22,7 @@ from mesh.core.wire import (
 from mesh.errors import ProtocolError
 
 BIG = 2**64 - 1
-REQUEST = Request(BIG, BIG - 1, 7, 255, 0xFFFFFFFF, 10_000, 12, 3, 1, b"payload")
+REQUEST = Request(BIG, BIG - 1, 7, 255, 0xFFFFFFFF, 10_000, 12, 3, 1, b"payload", 2)
 SMALL = Limits(frame_bytes=64)
 
 
@@ -66,6 +66,8 @@ def test_the_layout_of_a_request_is_fixed():
     assert frame[8:32] == b"".join(n.to_bytes(8, "big") for n in (1, 2, 3))
     assert frame[32:48] == b"".join(n.to_bytes(4, "big") for n in (4, 5, 6, 7))
     assert frame[48:] == b"\x08\x09\0\0p"
+    frame = pack_request(Request(1, 2, 3, 4, 5, 6, 7, 8, 9, b"p", 0x0A0B))
+    assert frame[48:] == b"\x08\x09\x0a\x0bp"
 
 
 def test_a_frame_at_the_limit_is_taken_and_one_byte_more_is_refused():
