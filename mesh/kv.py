@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh.methods import command, query
+from mesh.methods import command, deletion, query
 from mesh.specs import entity
 
 
@@ -24,9 +24,9 @@ class KV:
         """The value, None where there is none."""
         return self.value
 
-    @command
+    @deletion
     def delete(self) -> None:
-        """Forget the value."""
+        """Forget the value, and the key with it."""
         self.value = None
 
     @command

@@ -7,6 +7,7 @@ signature in their types, so that `client.call(Account.deposit, "alice", 5)` is 
 
 from __future__ import annotations
 
+import enum
 import inspect
 import math
 import sys
@@ -24,6 +25,16 @@ R_co = TypeVar("R_co", covariant=True)
 RESERVED_PARAMETERS = frozenset({"timeout", "idempotency_key", "priority", "metadata"})
 
 
+class BuiltIn(enum.Enum):
+    """What every entity has beside its own methods, by the name that goes over the wire: no user's method can
+    have one like it.
+    """
+
+    DELETE = "~delete"
+    EXISTS = "~exists"
+    KEYS = "~keys"
+
+
 class Method:
     """A command or query, as the runtime sees it.
 
@@ -32,6 +43,9 @@ class Method:
         query: True where it only reads.
         blocking: it blocks its thread, so it is to run on one of its own.
         limit_s: seconds that a run may take; None for the handler's own limit.
+        deletes: a command that leaves no key behind, whatever it does to the state.
+        built_in: what every entity has; the handler itself answers it, and the function says no more than
+            what it takes.
     """
 
     def __init__(
@@ -41,6 +55,8 @@ class Method:
         query: bool,
         blocking: bool = False,
         limit_s: float | None = None,
+        deletes: bool = False,
+        built_in: BuiltIn | None = None,
     ) -> None:
         if not inspect.isfunction(function):
             kind = "a query" if query else "a command"
@@ -61,7 +77,9 @@ class Method:
         self.blocking = blocking
         self.runs_apart = blocking or self.is_async
         self.limit_s = _limit(limit_s, name)
-        self.name = function.__name__
+        self.deletes = deletes
+        self.built_in = built_in
+        self.name = function.__name__ if built_in is None else built_in.value
         self.signature = self._bind_signature(function)
         parameters = self.signature.parameters.values()
         positional = [
@@ -219,6 +237,11 @@ def query(
         SetupError: a generator, a reserved parameter name, or an option that makes no sense.
     """
     return _marked(function, query=True, blocking=blocking, limit_s=limit_s)
+
+
+def deletion(function: Callable[Concatenate[Any, P], R], /) -> TypedMethod[P, R, R]:
+    """Mark a command after which there is no key, as if it had never been written."""
+    return TypedMethod(function, query=False, deletes=True)
 
 
 def _marked(

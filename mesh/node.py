@@ -31,7 +31,7 @@ from mesh.core.messages import (
 )
 from mesh.core.outbox import Batch
 from mesh.core.reading import MOST_SWEPT
-from mesh.core.records import CommitReply
+from mesh.core.records import CommitReply, StoreStatus
 from mesh.core.runs import Run
 from mesh.core.table import Table
 from mesh.core.tenure import Tenure
@@ -127,6 +127,7 @@ class Node:
         self._connect = connect
         self._runner = Runner(self._on_ran, self._open_peer, settings.id)
         self._core.home.now = clock.now
+        self._core.home.wall = clock.wall
         self._core.on_tenure = partial(tell_tenure, settings.id)
         self._commits = WatchedCommits(settings.id, clock.now)
         self._core.home.call = self._runner.call
@@ -137,6 +138,7 @@ class Node:
         self._listener = Listener(self, settings.mesh, settings.token, settings.handling.limits)
         self._idle_lanes = list(range(settings.handling.lanes))
         self._reads = asyncio.Event()
+        self._lists = asyncio.Event()
         self._warm = asyncio.Event()
         self._leader: Connection | None = None
         self._leader_lost = asyncio.Event()
@@ -171,6 +173,7 @@ class Node:
             # Before anyone can own anything: a death that nobody sees is the one that costs seconds.
             await hand_over(s.warden, self.nonce, s.id)
         self._spawn(self._run_reads(), "reads")
+        self._spawn(self._run_listings(), "listings")
         self._spawn(self._run_warm_up(), "warm-up")
         self._spawn(self._run_timer(), "timer")
         self._spawn(self._run_leader_link(), "leader link")
@@ -384,6 +387,8 @@ class Node:
             self._commit(*item, _RETRY_S)
         if core.has_wants:
             self._reads.set()
+        if core.has_listings:
+            self._lists.set()
         if core.runs.is_due:
             for run in core.runs.take_stops():
                 self._runner.stop(run)
@@ -477,6 +482,31 @@ class Node:
                 await asyncio.sleep(delay)
                 delay = min(_MAX_RETRY_S, delay * 2)
             self._wake()
+
+    async def _run_listings(self) -> None:
+        delay = _RETRY_S
+        while True:
+            listing = self._core.next_listing()
+            if listing is None:
+                self._lists.clear()
+                await self._lists.wait()
+                continue
+            tenure = listing.pending.tenure
+            try:
+                reply = await self._store.scan(
+                    self._core.grant, tenure.partition, tenure.epoch, listing.cursor
+                )
+                self._core.on_listed(listing, reply)
+                is_read = reply.status is StoreStatus.OK
+            except (StoreUnreachable, StoreRefused) as error:
+                log.warning("store cannot be read, a listing waits: %s", error)
+                is_read = False
+            self._wake()
+            if is_read:
+                delay = _RETRY_S
+            else:
+                await asyncio.sleep(delay)
+                delay = min(_MAX_RETRY_S, delay * 2)
 
     async def _run_warm_up(self) -> None:
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mesh.builtin import BUILT_IN
 from mesh.codec import pack
 from mesh.errors import BadRequest, SetupError
 from mesh.kv import KV
@@ -29,7 +30,8 @@ class Registry:
                 )
             self._specs[spec.name] = spec
             spec.codec.resolve()
-            for method_name, method in spec.methods.items():
+            # What every entity has is in no list of its methods: it has other ways to be called.
+            for method_name, method in (*spec.methods.items(), *BUILT_IN.items()):
                 name = f"{spec.name}.{method_name}"
                 self._methods[name] = self._packed[pack(name)] = (spec, method)
 

@@ -15,12 +15,13 @@ from mesh.core.dedupe import outcome_field, watermark_field
 from mesh.core.keyspace import partition_of
 from mesh.core.outcomes import Outcome, Records, Seen
 from mesh.core.payload import unpack_call
-from mesh.core.running import rule_out, run_command, run_query
+from mesh.core.running import rule_out, run_command, run_delete, run_exists, run_query
 from mesh.core.runs import Run
 from mesh.core.tenure import Conn, Effect, Pending, Slot, Tenure
 from mesh.core.wire import Limits, Request, Status, pack_reply
 from mesh.entities import Registry
 from mesh.errors import BadRequest
+from mesh.methods import BuiltIn
 
 _FULL = "this partition remembers as many calls with a key of the caller's as it may"
 
@@ -34,11 +35,14 @@ class Step(enum.Enum):
     RUNS_APART = 4
     """It is a Run now: to be carried out by the shell."""
     NEEDS_TURN = 5
+    LISTS = 6
+    """It is for a partition's keys, not for one key (mesh.core.listing)."""
 
 
 # Looking a member up in its enum takes Python 3.11 80 ns, a global 3; each call would do it several times.
 ANSWERED, COMMITTING, RUNS_APART = Step.ANSWERED, Step.COMMITTING, Step.RUNS_APART
-NEEDS_LOAD, NEEDS_TURN = Step.NEEDS_LOAD, Step.NEEDS_TURN
+NEEDS_LOAD, NEEDS_TURN, LISTS = Step.NEEDS_LOAD, Step.NEEDS_TURN, Step.LISTS
+KEYS = BuiltIn.KEYS
 _NEW = Seen.NEW
 
 
@@ -59,7 +63,7 @@ def admit(
     spec, method, key, args, kwargs, meta, digest = unpack_call(
         request.payload, registry, limits.payload_elements
     )
-    if partition_of(key, partitions) != request.partition:
+    if partition_of(key, partitions) != request.partition and method.built_in is not KEYS:
         raise BadRequest(f"key {key!r:.80} does not belong to partition {request.partition}")
     return Pending(
         tenure,
@@ -103,16 +107,24 @@ def step(tenure: Tenure, pending: Pending) -> tuple[Step, Effect | Run | None]:
             return ANSWERED, None
         if pending.method.runs_apart and not pending.meta.asks:
             return RUNS_APART, Run(pending, slot, records)
-        run = rule_out if pending.meta.asks else run_command
+        run = run_delete if pending.method.deletes else run_command
+        if pending.meta.asks:
+            run = rule_out
         return COMMITTING, run(slot, records, pending)
     _answer_known(pending, records, seen, outcome)
     return ANSWERED, None
 
 
 def _step_query(tenure: Tenure, pending: Pending) -> tuple[Step, Run | None]:
+    built_in = pending.method.built_in
+    if built_in is KEYS:
+        return LISTS, None
     slot = _slot(tenure, pending)
     if slot is None:
         return NEEDS_LOAD, None
+    if built_in is not None:
+        _answer(pending, *run_exists(slot))
+        return ANSWERED, None
     if pending.method.runs_apart:
         return RUNS_APART, Run(pending, slot, None)
     _answer(pending, *run_query(slot, pending))
@@ -148,7 +160,7 @@ def acknowledge(effect: Effect) -> None:
     outcome = effect.outcome
     effect.records.finish(effect.counter, outcome)
     effect.slot.pending -= 1
-    effect.slot.acknowledge(effect.after)
+    effect.slot.acknowledge(effect.after, effect.life)
     for conn, counter in effect.waiters:
         conn.send(pack_reply(counter, outcome.status, outcome.payload))
 

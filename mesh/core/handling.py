@@ -24,9 +24,11 @@ import msgpack
 from mesh.core import execution
 from mesh.core.cache import Cache
 from mesh.core.epochs import NOT_HELD, pack_epochs, unpack_epochs
-from mesh.core.execution import NEEDS_LOAD, NEEDS_TURN, Step
+from mesh.core.execution import ANSWERED, LISTS, NEEDS_LOAD, NEEDS_TURN, Step
+from mesh.core.expiry import Expiry
 from mesh.core.forgetting import Forgetting
 from mesh.core.held import Held, HeldCalls
+from mesh.core.listing import Listing, Listings
 from mesh.core.messages import (
     Adopted,
     Beat,
@@ -156,7 +158,11 @@ class HandlerCore:
         self._messages: list[Message] = []
         self._settling: set[int] = set()
         self._cache = Cache(self.config.cache_bytes)
-        self._reading = Reading(self._tenures, registry, self._cache, self.config.max_wants)
+        self._expiry = Expiry(self._tenures, self._cache, registry, self.wall, self._commit)
+        self._reading = Reading(
+            self._tenures, registry, self._cache, self._expiry, self.config.max_wants
+        )
+        self._listings = Listings(self._expiry, lambda: self.grant.life)
         self._renewal = 0
         self.retention = Retention(self.config.window_s, self.config.caller_bytes)
         """What it remembers and for how long; the shell tells it the time."""
@@ -192,17 +198,17 @@ class HandlerCore:
             self._admit(tenure, conn, request, now)
 
     def _admit(self, tenure: Tenure, conn: Conn, request: Request, now: float) -> None:
+        if request.deaths:
+            # Told before the first step that runs a user's code, decoding included, since any of these
+            # may be what kills. What its client never hears of was not begun here.
+            conn.send(pack_reply(request.counter, Status.TAKEN_UP, b""))
+            conn.flush()
         try:
             pending = execution.admit(
                 tenure, conn, request, self._registry, self.partitions, now, self.config.limits
             )
         except BadRequest as error:
             self._refuse(conn, request, Status.BAD_REQUEST, str(error))
-        if request.deaths:
-            # Told before the first step that runs a user's code, decoding included, since any of these
-            # may be what kills. What its client never hears of was not begun here.
-            conn.send(pack_reply(request.counter, Status.TAKEN_UP, b""))
-            conn.flush()
             return
         queue = tenure.waiting.get(pending.field)
         if queue is None:
@@ -226,6 +232,9 @@ class HandlerCore:
         """Run a call as far as memory allows."""
         if tenure.stored and pending.field in tenure.stored:
             self._reading.bring_in(tenure, pending)
+        lasts = pending.spec.ttl_s is None
+        if not lasts:
+            self._expiry.look(tenure, pending.field)
         step, made = execution.step(tenure, pending)
         if made is not None:
             self._pending += 1
@@ -236,11 +245,16 @@ class HandlerCore:
             slot: Slot | None = made.slot
         elif step is NEEDS_LOAD or step is NEEDS_TURN:
             return step
+        elif step is LISTS:
+            self._list(pending)
+            return ANSWERED
         else:
             self._done += pending.method.query
             slot = tenure.slots.get(pending.field)
         if slot is not None:
             self._cache.touch(tenure, pending.field, slot)
+            if not lasts:
+                self._expiry.watch(tenure, pending.field, slot)
         return step
 
     def _elsewhere(self, conn: Conn, request: Request, now: float, deadline: float) -> None:
@@ -416,7 +430,8 @@ class HandlerCore:
                 self._pending -= len(changes)
                 for effect in changes:
                     if not isinstance(effect, Effect):
-                        continue  # forgotten for good, and nobody waits for it
+                        effect.acknowledged()
+                        continue
                     self._done += effect.outcome.status == Status.OK
                     self._entity_errors += effect.outcome.status == Status.ENTITY_ERROR
                     execution.acknowledge(effect)
@@ -482,6 +497,7 @@ class HandlerCore:
         self._outbox.add(effect)
         field, tenure = run.pending.field, run.pending.tenure
         self._cache.touch(tenure, field, run.slot)
+        self._expiry.watch(tenure, field, run.slot)
         self._run_waiting(tenure, field, now)
 
     def _limit_runs(self, now: float) -> None:
@@ -607,6 +623,61 @@ class HandlerCore:
             for field in self._reading.warmed(tenure):
                 self._run_waiting(tenure, field, now)
 
+    def wall(self) -> float:
+        """Unix time, as the shell's clock has it."""
+        return self.home.wall()
+
+    # ------------------------------------------------------------- listings
+
+    def _list(self, pending: Pending) -> None:
+        """A page of a partition's keys."""
+        try:
+            reply = self._listings.begin(pending)
+        except BadRequest as error:
+            self._refuse(pending.conn, pending.request, Status.BAD_REQUEST, str(error))
+            return
+        if reply is None:
+            self._pending += 1
+        else:
+            self._done += 1
+            pending.conn.send(pack_reply(pending.request.counter, Status.OK, reply))
+
+    @property
+    def has_listings(self) -> bool:
+        """Some partition's keys are to be read from the store."""
+        return self._listings.is_due
+
+    def next_listing(self) -> Listing | None:
+        """Whose turn it is: `on_listed` is told what the store has at its cursor."""
+        return self._listings.next()
+
+    def on_listed(self, listing: Listing, reply: ScanReply) -> None:
+        """A page of a partition's hash came for it."""
+        tenure = listing.pending.tenure
+        if reply.status is StoreStatus.REVOKED:
+            self._end()
+        if self._tenures.get(tenure.partition) is not tenure:
+            return
+        if reply.status is StoreStatus.CONFLICT:
+            self._lose(tenure)
+        if reply.status is not StoreStatus.OK:
+            return  # and so it is due again
+        if reply.unreadable is not None:
+            reason = f"partition {tenure.partition} cannot be read: {reply.unreadable.reason}"
+            self._end_listing(listing, Status.UNREADABLE, reason)
+            return
+        answer = self._listings.take(listing, reply)
+        if answer is not None and self._listings.end(listing):
+            self._pending -= 1
+            self._done += 1
+            pending = listing.pending
+            pending.conn.send(pack_reply(pending.request.counter, Status.OK, answer))
+
+    def _end_listing(self, listing: Listing, status: Status, reason: str) -> None:
+        if self._listings.end(listing):
+            self._pending -= 1
+            self._refuse(listing.pending.conn, listing.pending.request, status, reason)
+
     # ------------------------------------------------------------- the rest
 
     def on_timer(self, now: float) -> None:
@@ -624,16 +695,24 @@ class HandlerCore:
                 del self._waiting[partition, field]
             elif any(pending.deadline <= now for pending in queue):
                 self._expire(tenure, field, now)
+        for listing in self._listings.overdue(now):
+            reason = "its deadline passed while the store was to be read"
+            self._end_listing(listing, Status.EXPIRED, reason)
         self._delete(self._forgetting.turn(now))
+        self._expiry.turn()
 
     def on_goodbye(self, session: int) -> None:
         """The client of that session is gone, and all that it ever sent was answered."""
         self._delete(self._forgetting.end(session))
 
     def _delete(self, forgotten: Sequence[Change]) -> None:
-        self._pending += len(forgotten)
         for change in forgotten:
-            self._outbox.add(change)
+            self._commit(change)
+
+    def _commit(self, change: Change) -> None:
+        """A change that no call waits for."""
+        self._pending += 1
+        self._outbox.add(change)
 
     def _expire(self, tenure: Tenure, field: bytes, now: float) -> None:
         left = deque[Pending]()
@@ -749,6 +828,7 @@ class HandlerCore:
         self._cache.forget(tenure)
         waiting = [pending for queue in tenure.waiting.values() for pending in queue]
         tenure.waiting.clear()
+        waiting += self._listings.forget(tenure)
         self._pending -= len(waiting)
         return waiting
 

@@ -34,6 +34,9 @@ class Change:
             size += len(name) + len(value)
         self.size = size
 
+    def acknowledged(self) -> None:
+        """It is on every in-sync node, and no call waits for it."""
+
 
 @dataclass(slots=True)
 class Batch:

@@ -24,6 +24,7 @@ from mesh.core.callerkeys import NO_ARGUMENTS, caller_digest
 from mesh.core.keyspace import MAX_KEY_BYTES
 from mesh.entities import EntitySpec, Method, Registry
 from mesh.errors import BadRequest
+from mesh.methods import BuiltIn
 
 MAX_META_BYTES = 16 * 1024
 MAX_METADATA = 16
@@ -204,7 +205,7 @@ def unpack_call(payload: bytes, registry: Registry, most: int) -> Decoded:
     if type(args) is not list or type(kwargs) is not dict:
         raise _malformed(value)
     if type(key) is not bytes or not 1 <= len(key) <= MAX_KEY_BYTES:
-        raise BadRequest(f"a key is 1 to {MAX_KEY_BYTES} bytes, not {shown(key)}")
+        _allow_no_key(key, method)
     if size == 5:
         blob = value[4]
         if type(blob) is not bytes:
@@ -221,6 +222,12 @@ def unpack_call(payload: bytes, registry: Registry, most: int) -> Decoded:
     elif method.query or not meta.idempotency_key:
         raise BadRequest(f"nothing is recorded of {method.function.__qualname__} without a key")
     return spec, method, key, args, kwargs, meta, digest
+
+
+def _allow_no_key(key: Any, method: Method) -> None:
+    """A listing is for a whole partition."""
+    if method.built_in is not BuiltIn.KEYS or key != b"":
+        raise BadRequest(f"a key is 1 to {MAX_KEY_BYTES} bytes, not {shown(key)}")
 
 
 def _look_for(payload: bytes, registry: Registry, most: int) -> tuple[EntitySpec, Method]:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from mesh.core import execution
 from mesh.core.cache import Cache
+from mesh.core.expiry import Expiry, split
 from mesh.core.parts import (
     PART_PREFIX,
     is_cut,
@@ -28,7 +29,7 @@ from mesh.core.parts import (
     split_part_field,
 )
 from mesh.core.records import Want
-from mesh.core.tenure import STATE_PREFIX, Pending, Slot, Tenure
+from mesh.core.tenure import STATE_PREFIX, Pending, Slot, Tenure, spec_of_field
 from mesh.entities import EntitySpec, Registry
 
 MOST_SWEPT = 64
@@ -54,15 +55,22 @@ class Reading:
         tenures: those that it has, by partition.
         registry: the entities it runs; keys of others are not read ahead.
         cache: where keys go.
+        expiry: knows when those that have a ttl were changed.
         max_wants: keys read with one call to the store.
     """
 
     def __init__(
-        self, tenures: Mapping[int, Tenure], registry: Registry, cache: Cache, max_wants: int
+        self,
+        tenures: Mapping[int, Tenure],
+        registry: Registry,
+        cache: Cache,
+        expiry: Expiry,
+        max_wants: int,
     ) -> None:
         self._tenures = tenures
         self._registry = registry
         self._cache = cache
+        self._expiry = expiry
         self._max_wants = max_wants
         self._wanted: dict[tuple[int, bytes], tuple[Tenure, tuple[str, ...]]] = {}
 
@@ -119,14 +127,17 @@ class Reading:
             if blob is not None:
                 tenure.log.adopt(name, blob)
         if load.field not in tenure.slots:
-            head = values[0]
+            spec = load.calls[0].spec
+            written, head = (None, None) if values[0] is None else split(values[0])
             if head is not None and is_cut(head):
                 names = names_in(head)
                 if not set(names).issubset(load.parts):
                     self.want(tenure, load.field, tuple(dict.fromkeys(names)))
                     return False
             parts = dict(zip(load.parts, values[1:records_at], strict=True))
-            slot = tenure.slots[load.field] = _slot(load.calls[0].spec, head, parts)
+            slot = tenure.slots[load.field] = _slot(spec, head, parts)
+            if head is not None:
+                self._expiry.read(tenure, load.field, slot, head, written)
             self._cache.unstow(tenure, load.field)
             self._cache.touch(tenure, load.field, slot)
         for pending in load.calls:
@@ -185,12 +196,16 @@ class Reading:
         self, tenure: Tenure, name: bytes, value: bytes, part: str | None = None
     ) -> bool:
         # Once a key of this tenure was evicted, a page may be older than what it was evicted with.
-        if not tenure.complete or self._cache.is_full:
+        if not tenure.complete:
             return False
-        entity, _, _ = name[len(STATE_PREFIX) :].partition(b"\0")
-        if self._registry.spec(entity.decode(errors="replace")) is not None:
+        spec = spec_of_field(self._registry, name)
+        if self._cache.is_full:
+            return (
+                part is None and spec is not None and self._expiry.drop(tenure, name, spec, value)
+            )
+        if spec is not None:
             if part is None:
-                self._cache.stow(tenure, name, value)
+                self._cache.stow(tenure, name, self._expiry.read_ahead(tenure, name, spec, value))
             else:
                 self._cache.stow_part(tenure, name, part, value)
         return True
@@ -208,10 +223,12 @@ class Reading:
                 return
         blob, parts = self._cache.unstow(tenure, field)
         try:
-            tenure.slots[field] = _slot(pending.spec, blob, parts)
+            slot = tenure.slots[field] = _slot(pending.spec, blob, parts)
         except ValueError:
             # So the store is read, and the caller told what is wrong with it.
             tenure.complete = False
+        else:
+            self._expiry.bring_in(tenure, field, slot, head)
 
 
 def _slot(spec: EntitySpec, head: bytes | None, parts: Mapping[str, bytes | None]) -> Slot:

@@ -15,10 +15,11 @@ from typing import Any
 import msgpack
 
 from mesh.codec import Codec
+from mesh.core.expiry import changed_at, stamp
 from mesh.core.outcomes import Outcome, Records
 from mesh.core.parts import LARGE_BYTES, stored_fields, write
 from mesh.core.runs import Run
-from mesh.core.tenure import Effect, Pending, Slot, Waiter
+from mesh.core.tenure import FOREVER, Effect, Pending, Slot, Waiter
 from mesh.core.wire import Status
 
 _OK: int = Status.OK  # an enum's member takes 80 ns to look up
@@ -170,19 +171,41 @@ def _effect(
     counter = pending.request.counter
     fields, deleted = records.write(counter, outcome)
     if after is not before:
-        # A key that is back at its defaults reads the same as one that was never written.
-        if after == slot.spec.default_blob:
-            deleted += stored_fields(pending.field, slot.cut)
-            slot.cut = None
-        elif slot.cut is None and len(after) <= LARGE_BYTES:
+        # Also where it is back at its defaults: they may be others in a later version of the class.
+        if slot.cut is None and len(after) <= LARGE_BYTES:
             fields[pending.field] = after
         else:
             slot.cut = write(pending.field, before, slot.cut, after, fields, deleted)
+        if slot.spec.ttl_s is None:
+            slot.life = FOREVER
+        else:
+            slot.life = changed_at(slot, pending.tenure.home.wall())
+            head = after if slot.cut is None else slot.cut.head
+            fields[pending.field] = stamp(slot.life) + head
     effect = Effect(
         pending.tenure, slot, after, records, pending, outcome, fields, deleted, waiters
     )
     records.start(counter, effect)
     return effect
+
+
+def run_delete(slot: Slot, records: Records, pending: Pending) -> Effect:
+    """Delete the key; its reply is whether there was one, where the method is the built-in one."""
+    there = slot.life > 0
+    reply = msgpack.packb(there) if pending.method.built_in else _NONE
+    outcome = Outcome(pending.digest, _OK, reply)
+    waiters = [(pending.conn, pending.request.counter)]
+    effect = _effect(slot, records, pending, slot.blob, outcome, waiters)
+    if there:
+        effect.deleted += stored_fields(pending.field, slot.cut)
+        slot.empty()
+        effect.after, effect.life = slot.blob, slot.life
+    return effect
+
+
+def run_exists(slot: Slot) -> tuple[int, bytes]:
+    """Status and payload of the answer, from acknowledged state."""
+    return _OK, msgpack.packb(slot.acked_life > 0)
 
 
 def rule_out(slot: Slot, records: Records, pending: Pending) -> Effect:

@@ -20,11 +20,13 @@ from mesh.core.parts import Cut, rewritten
 from mesh.core.payload import Meta
 from mesh.core.retention import Retention
 from mesh.core.wire import Request
-from mesh.entities import EntitySpec, Method
+from mesh.entities import EntitySpec, Method, Registry
 from mesh.errors import BadRequest
 
 STATE_PREFIX = b"s"
 MAX_VALUE_BYTES = 1024 * 1024
+FOREVER = 1.0
+"""In place of the time at which a key was changed, where nobody asks for it."""
 
 
 def state_field(entity: str, key: bytes) -> bytes:
@@ -37,11 +39,21 @@ def _state_prefix(entity: str) -> bytes:
     return STATE_PREFIX + entity.encode() + b"\0"
 
 
+def spec_of_field(registry: Registry, field: bytes) -> EntitySpec | None:
+    """The entity of the key whose state has that name, where it is served."""
+    entity, _, _ = field[len(STATE_PREFIX) :].partition(b"\0")
+    return registry.spec(entity.decode(errors="replace"))
+
+
 class Conn(Protocol):
     """Where a reply goes."""
 
     def send(self, frame: bytes) -> None:
         """Queue a frame; a connection that is gone ignores it."""
+        ...
+
+    def flush(self) -> None:
+        """Give what is queued to the kernel now: it arrives even if this process dies the next moment."""
         ...
 
 
@@ -52,10 +64,6 @@ def _refuse_call(_run: Source, _outgoing: Outgoing) -> Any:
 
 
 def _refuse_plain(outgoing: Outgoing) -> Any:
-    def flush(self) -> None:
-        """Give what is queued to the kernel now: it arrives even if this process dies the next moment."""
-        ...
-
     name = outgoing.method if isinstance(outgoing.method, str) else outgoing.method.name
     raise BadRequest(
         f"a plain method runs on the handler's loop and cannot wait for {name}: make it async, or "
@@ -74,6 +82,7 @@ class Home:
     Attributes:
         here: the place of the thread that plain methods run on.
         now: reads the clock for a method that asks how much time it has left.
+        wall: reads Unix time, for entities that have a ttl.
         call: makes a call for a run; see mesh.context.
         resources: by entity's name what its on_start has made.
         run_limit_s: seconds that an async or blocking method may take which names no limit of its own.
@@ -83,6 +92,7 @@ class Home:
 
     here: Here = field(default_factory=here)
     now: Callable[[], float] = _no_time
+    wall: Callable[[], float] = _no_time
     call: Callable[[Source, Outgoing], Any] = _refuse_call
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
     run_limit_s: float = 30.0
@@ -169,18 +179,25 @@ class Slot:
     differ only while commits are in flight; queries then read the acknowledged image. Both are whole states;
     `cut` is how the store has `blob` once all commits that are made have arrived there (mesh.core.parts).
 
+    There is a key once a command has changed it, whatever it was changed to, and until it is deleted. `life`
+    tells that of `blob`, `acked_life` of `acked`: 0 is no key, and else when it was last changed, which is
+    only known of entities that have a ttl (mesh.core.expiry); what was last changed up to `gone` is over.
+
     Raises:
         ValueError: what is stored is no state of this entity.
     """
 
     __slots__ = (
         "acked",
+        "acked_life",
         "blob",
         "counted_bytes",
         "cut",
         "extra",
+        "gone",
         "image",
         "instance",
+        "life",
         "pending",
         "spec",
     )
@@ -189,6 +206,8 @@ class Slot:
         self.spec = spec
         self.cut = cut
         self.acked = self.blob = spec.default_blob if blob is None else blob
+        self.acked_life = self.life = 0.0 if blob is None else FOREVER
+        self.gone = 0.0
         self.instance: Any = None
         self.extra: dict[str, Any] = {}
         self.image: Any = None
@@ -210,6 +229,13 @@ class Slot:
         """Make the live instance anew from `blob`: what a command did to it is undone."""
         self.instance, self.extra = self.spec.decode(self.blob)
 
+    def empty(self) -> None:
+        """There is no key any more: it starts from the defaults, like one that was never written."""
+        self.blob = self.spec.default_blob
+        self.cut = None
+        self.life = 0.0
+        self.rebuild()
+
     def encode(self) -> bytes:
         """The live instance's bytes."""
         return self.spec.encode(self.instance, self.extra)
@@ -222,8 +248,9 @@ class Slot:
             self.image, _ = self.spec.decode(self.acked)
         return self.image
 
-    def acknowledge(self, blob: bytes) -> None:
+    def acknowledge(self, blob: bytes, life: float) -> None:
         """A commit with this state is replicated."""
+        self.acked_life = life
         if blob is not self.acked:
             self.acked = blob
             self.image = None
@@ -232,7 +259,7 @@ class Slot:
 class Effect(Change):
     """A command's change, with everything that its acknowledgement has to settle."""
 
-    __slots__ = ("after", "counter", "outcome", "records", "slot", "tenure", "waiters")
+    __slots__ = ("after", "counter", "life", "outcome", "records", "slot", "tenure", "waiters")
 
     def __init__(
         self,
@@ -250,6 +277,7 @@ class Effect(Change):
         self.tenure = tenure
         self.slot = slot
         self.after = after
+        self.life = slot.life
         self.records = records
         self.counter = pending.request.counter
         self.outcome = outcome

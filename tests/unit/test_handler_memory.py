@@ -322,14 +322,6 @@ def test_a_key_written_by_another_version_of_its_class_can_be_queried(server, le
     assert after == {"history": [], "colour": "red", "balance": 8}
 
 
-def test_a_key_back_at_its_defaults_leaves_the_store(server, handler):
-    handler.call("KV.put", K, "a")
-    handler.call("KV.put", K, None)
-    handler.flush()
-    assert [n for n in server.partitions[0] if n.startswith(b"s")] == []
-    assert value(handler) is None
-
-
 def test_an_unhelpful_exception_is_told_within_bounds(handler):
     class Awkward(Exception):
         def __str__(self):

@@ -130,9 +130,9 @@ def test_a_value_at_the_edge_does_not_move_to_and_fro(handler):
     assert [moved(s) for s in (SMALL_BYTES - 1, SMALL_BYTES, LARGE_BYTES)] == [False] * 3
 
 
-def test_a_key_back_at_its_defaults_leaves_nothing_behind(server, handler):
+def test_a_key_that_is_deleted_leaves_nothing_behind(server, handler):
     handler.does("write", K, {"text": LONG, "notes": [LONG]})
-    handler.does("write", K, {"text": "", "notes": []})
+    handler.does("~delete", K)
     assert pieces(server) == {}
     handler.does("write", K, {"text": LONG})
     assert handler.shown(K)["text"] == LONG and len(pieces(server)) == 2
