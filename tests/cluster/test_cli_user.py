@@ -28,7 +28,7 @@ def shape(value: Any) -> Any:
 
 
 async def test_status_has_exactly_the_promised_fields(
-    cluster: Cluster, name: str, run: Run
+    cluster: Cluster, name: str, run: Run, shared: Launched
 ) -> None:
     status = json.loads(run("status", "--name", name, "--json").stdout)
     assert shape(status) == {
@@ -75,6 +75,11 @@ async def test_status_has_exactly_the_promised_fields(
     assert status["store"]["in_sync"] == sorted(f"{n['host']}:{n['port']}" for n in replicas)
     for process in (*status["handlers"], *status["supervisors"], *status["store"]["nodes"]):
         os.kill(process["pid"], 0)
+    assert [type(part) for part in status["table_version"]] == [int, int, int]
+    assert {type(node["lag_bytes"]) for node in replicas} == {int}
+    assert {h["role"] for h in status["handlers"]} == {"active"}
+    # What `mesh up --json` has printed, and what Python is told.
+    assert shape(shared.status) == shape(status)
 
 
 async def test_status_for_people_names_every_part(cluster: Cluster, name: str, run: Run) -> None:

@@ -198,12 +198,17 @@ async def test_a_detached_mesh_on_a_store_of_its_own_outlives_its_owner_and_ends
 ) -> None:
     async with EmbeddedStore(tmp_path / "store", mesh=name, partitions=8) as store:
         address = ",".join(f"{host}:{port}" for host, port in store.address.nodes)
+        said: list[str] = []
         m = mesh.up(
             [Account],
             store=f"redis://{address}",
             store_password=store.address.password,
+            progress=said.append,
             **options(head, name, tmp_path),
         )
+        assert len([line for line in said if "no failover of its own" in line]) == 1
+        shown = m.status()["store"]
+        assert (shown["kind"], shown["failover"], len(shown["in_sync"])) == ("external", "none", 2)
         os.kill(rundir.read(name)["pid"], signal.SIGKILL)
         m._launched.process.wait()
         wait_for(lambda: rundir.read(name) is None)

@@ -197,6 +197,23 @@ def test_ctrl_c_at_any_moment_of_the_start_leaves_nothing(own: Own, moment: int)
     assert not own.run_dir.exists()
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGINT,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGHUP)),
+    ],
+)
+def test_a_command_that_is_told_to_end_takes_everything_along(own: Own, how: int) -> None:
+    command, status = own.up()
+    command.send_signal(how)
+    assert command.wait(60) == 0, own.said()
+    assert "Traceback" not in own.said()
+    own.assert_gone()
+    assert not own.run_dir.exists()
+    assert not [port for port in ports(status) if listens(port)]
+
+
 def test_a_start_that_fails_halfway_leaves_nothing(own: Own) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         # Ray and the store are up before the supervisor asks for its port; until then it is free.
