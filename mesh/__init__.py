@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mesh import observe
 from mesh.client.aio import AsyncClient, connect
+from mesh.client.keys import KeyPage
 from mesh.client.outcome import Outcome
 from mesh.client.stats import ClientStats
 from mesh.client.sync import Client
@@ -41,6 +42,7 @@ __all__ = [
     "DeadlineExceeded",
     "EntityError",
     "IdempotencyConflict",
+    "KeyPage",
     "MeshError",
     "MethodRef",
     "Outcome",

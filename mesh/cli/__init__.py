@@ -17,6 +17,7 @@ COMMANDS = {
     "status": "show who is there and who owns what",
     "events": "show what happened: failovers, handovers, starts",
     "call": "call an entity's method, such as: mesh call KV.incr KEY 1",
+    "keys": "list an entity's keys, such as: mesh keys Account --prefix a",
     "config": "show every setting, its value, its default and where the value comes from",
 }
 

@@ -20,8 +20,9 @@ from mesh.client import forks
 from mesh.client.calls import AsyncCalls
 from mesh.client.connecting import Connecting
 from mesh.client.endpoints import Target, locate
+from mesh.client.keys import Paging
 from mesh.client.links import Links
-from mesh.client.prepared import DEFAULT_TIMEOUT_S, Prepared, prepare
+from mesh.client.prepared import DEFAULT_TIMEOUT_S, Prepared, prepare, prepare_listing
 from mesh.client.stats import ClientStats, Tally
 from mesh.core.calling import Call, ClientCore, Result
 from mesh.core.keyspace import partition_of
@@ -128,6 +129,20 @@ class AsyncClient(AsyncCalls):
     ) -> Any:
         """A call from its beginning to its end, with what goes along with it."""
         prepared = self._prepare(method, key, args, kwargs, timeout, meta, priority)
+        return await self._carry_out(prepared)
+
+    async def _list(self, paging: Paging, timeout: float) -> None:
+        paging.take(await self._carry_out(self._prepare_page(paging, timeout)))
+
+    def _paging(
+        self, entity: type[Any] | str, prefix: str | bytes, cursor: str, limit: int
+    ) -> Paging:
+        return Paging(entity, prefix, cursor, limit, self._partitions)
+
+    def _time(self) -> float:
+        return self._clock.now()
+
+    async def _carry_out(self, prepared: Prepared) -> Any:
         future: asyncio.Future[Result] = self._loop.create_future()
         call = self._begin(prepared, _settle(future))
         try:
@@ -211,11 +226,19 @@ class AsyncClient(AsyncCalls):
             raise Unavailable(self._over, idempotency_key=prepared.idempotency_key)
         return prepared
 
+    def _prepare_page(self, paging: Paging, timeout: float) -> Prepared:
+        """The same, of what a page needs next."""
+        partition, args = paging.next()
+        prepared = prepare_listing(paging.method, partition, args, timeout)
+        if self._over:
+            raise Unavailable(self._over)
+        return prepared
+
     def _begin(self, prepared: Prepared, done: Callable[[Result], None]) -> Call:
         """Send it, or have it wait for its owner."""
         key, payload, timeout, priority, own, *_ = prepared
         self._tally.started += 1
-        partition = partition_of(key, self._partitions)
+        partition = partition_of(key, self._partitions) if key else prepared.partition
         now = self._clock.now
         if observers.wanted:
             done = WatchedCall(self._core.session, partition, payload, done, now)
@@ -244,7 +267,9 @@ class AsyncClient(AsyncCalls):
         return value
 
     def _known(self, prepared: Prepared) -> dict[str, Any]:
-        partition = partition_of(prepared.key, self._partitions)
+        key, partition = prepared.key, prepared.partition
+        if key:
+            partition = partition_of(key, self._partitions)
         return self._core.known(partition, prepared.idempotency_key)
 
     # ---------------------------------------------------------- connections

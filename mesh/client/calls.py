@@ -6,14 +6,17 @@ What is here is types and words; the client that inherits it does the work in `_
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, ParamSpec, TypeVar, overload
 
+from mesh.builtin import MAX_PAGE_KEYS
+from mesh.client.keys import TIME_SHARE, KeyPage, Paging, built_in
 from mesh.client.outcome import Outcome
 from mesh.client.prepared import DEFAULT_TIMEOUT_S, Plain, asking, meta_of
 from mesh.client.proxy import AsyncEntity
-from mesh.core.payload import Meta
+from mesh.core.payload import NO_META, Meta
 from mesh.entities import MethodRef
+from mesh.methods import BuiltIn
 
 E = TypeVar("E")
 P = ParamSpec("P")
@@ -173,6 +176,116 @@ class AsyncCalls(ABC):
     def entity(self, cls: type[E], key: str | bytes) -> AsyncEntity[E]:
         """One key of one entity: `await client.entity(Account, "alice").deposit(5)`."""
         return AsyncEntity(self, cls, key)
+
+    async def delete(
+        self,
+        entity: type[Any] | str,
+        key: str | bytes,
+        /,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        idempotency_key: str | None = None,
+        priority: int | None = None,
+        metadata: Mapping[str, Plain] | None = None,
+    ) -> bool:
+        """Delete a key, exactly once, like any command; it reads as never written from then on.
+
+        Args:
+            entity: its class, or its name.
+            key: str or bytes, 1 to 512 bytes.
+            timeout: seconds; see `call`, as for the other options.
+
+        Returns:
+            Whether there was one. A key is there once a command has changed it.
+
+        Raises:
+            BadRequest, IdempotencyConflict, Overloaded, Unavailable, DeadlineExceeded, OutcomeUnknown: see
+                `call`.
+        """
+        method, meta = built_in(entity, BuiltIn.DELETE), meta_of(idempotency_key, metadata)
+        there: bool = await self._call(method, key, (), {}, timeout, meta, priority)
+        return there
+
+    async def exists(
+        self, entity: type[Any] | str, key: str | bytes, /, *, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> bool:
+        """Whether a command has changed this key, and nobody deleted it since.
+
+        Args:
+            entity: its class, or its name.
+            key: str or bytes, 1 to 512 bytes.
+            timeout: seconds.
+
+        Raises:
+            BadRequest, Overloaded, Unavailable, DeadlineExceeded, OutcomeUnknown: see `call`.
+        """
+        method = built_in(entity, BuiltIn.EXISTS)
+        there: bool = await self._call(method, key, (), {}, timeout, NO_META)
+        return there
+
+    async def keys(
+        self,
+        entity: type[Any] | str,
+        /,
+        *,
+        prefix: str | bytes = "",
+        cursor: str = "",
+        limit: int = MAX_PAGE_KEYS,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> KeyPage:
+        """A page of an entity's keys, in no particular order.
+
+        Going on until the cursor is empty returns every key that is there from the first page to the last, at
+        least once; one that comes or goes meanwhile may be among them. A page may be short, or empty,
+        though more follow.
+
+        Args:
+            entity: its class, or its name.
+            prefix: only keys that begin with it.
+            cursor: of the page before, as it is; empty for the first page.
+            limit: keys of this page, 1 to 1,000.
+            timeout: seconds; after half of it a page ends with what it has.
+
+        Raises:
+            BadRequest: no such entity, or a cursor of another listing.
+            Overloaded, Unavailable, DeadlineExceeded, OutcomeUnknown: see `call`; ask for this page again.
+        """
+        paging = self._paging(entity, prefix, cursor, limit)
+        began = now = self._time()
+        while not paging.is_over and now - began <= timeout * TIME_SHARE:
+            await self._list(paging, began + timeout - now)
+            now = self._time()
+        return paging.page()
+
+    async def iterate_keys(
+        self,
+        entity: type[Any] | str,
+        /,
+        *,
+        prefix: str | bytes = "",
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> AsyncIterator[str | bytes]:
+        """All keys of an entity, each at least once; see `keys`. `timeout`: seconds for each page."""
+        cursor, more = "", True
+        while more:
+            page = await self.keys(entity, prefix=prefix, cursor=cursor, timeout=timeout)
+            for key in page.keys:
+                yield key
+            cursor, more = page.cursor, bool(page.cursor)
+
+    @abstractmethod
+    def _paging(
+        self, entity: type[Any] | str, prefix: str | bytes, cursor: str, limit: int
+    ) -> Paging:
+        """Begin a page."""
+
+    @abstractmethod
+    async def _list(self, paging: Paging, timeout: float) -> None:
+        """Ask for what it needs next."""
+
+    @abstractmethod
+    def _time(self) -> float:
+        """Seconds of the clock that deadlines are told by."""
 
     @abstractmethod
     async def _call(

@@ -41,6 +41,8 @@ class Prepared(NamedTuple):
     codec: Codec
     reads: Callable[[Prepared, Result, Known], Any]
     """Makes what the caller gets of how the call ended: `read`, or `read_outcome`."""
+    partition: int = -1
+    """Of a call that is for a whole partition, and has no key."""
 
 
 Known = Callable[[Prepared], dict[str, Any]]
@@ -106,6 +108,17 @@ def prepare(
         raise
     reads = read_outcome if meta.asks else read
     return Prepared(raw, payload, timeout, priority, own, codec, reads)
+
+
+def prepare_listing(name: str, partition: int, args: tuple[Any, ...], timeout: float) -> Prepared:
+    """Write down a call for a whole partition.
+
+    Raises:
+        BadRequest: an option is out of range.
+    """
+    _check_options(timeout, DEFAULT_PRIORITY)
+    payload = _pack(PLAIN_CODEC, name, b"", args, {}, NO_META)
+    return Prepared(b"", payload, timeout, DEFAULT_PRIORITY, None, PLAIN_CODEC, read, partition)
 
 
 def _pack(

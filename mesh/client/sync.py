@@ -29,6 +29,7 @@ from mesh.client import forks
 from mesh.client.aio import CLOSED, AsyncClient, open_client
 from mesh.client.calls_blocking import BlockingCalls
 from mesh.client.endpoints import locate
+from mesh.client.keys import Paging
 from mesh.client.loop_thread import LoopThread
 from mesh.client.prepared import DEFAULT_TIMEOUT_S, Prepared
 from mesh.client.stats import ClientStats
@@ -115,7 +116,21 @@ class Client(BlockingCalls):
         meta: Meta,
         priority: int | None = None,
     ) -> Future[Any]:
-        prepared = self._client._prepare(method, key, args, kwargs, timeout, meta, priority)
+        return self._post(self._client._prepare(method, key, args, kwargs, timeout, meta, priority))
+
+    def _list(self, paging: Paging, timeout: float) -> None:
+        self._refuse_own_thread("keys()")
+        paging.take(_outcome(self._post(self._client._prepare_page(paging, timeout))))
+
+    def _paging(
+        self, entity: type[Any] | str, prefix: str | bytes, cursor: str, limit: int
+    ) -> Paging:
+        return self._client._paging(entity, prefix, cursor, limit)
+
+    def _time(self) -> float:
+        return self._client._time()
+
+    def _post(self, prepared: Prepared) -> Future[Any]:
         future = CallFuture(self)
         with self._lock:
             if self._closing is None:
