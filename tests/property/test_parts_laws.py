@@ -90,6 +90,21 @@ class Owners(RuleBasedStateMachine):
         self.owner.deliver(batch)
         self.states[key] |= fields
 
+    @rule(key=keys, fields=changes)
+    def delete_and_write(self, key, fields):
+        """In one batch."""
+        fields = self.known(fields)
+        self.call("~delete", key)
+        self.call("write", key, fields)
+        self.owner.flush()
+        self.states[key] = DEFAULTS | fields
+
+    @rule(key=keys)
+    def delete(self, key):
+        self.call("~delete", key)
+        self.owner.flush()
+        self.states[key] = dict(DEFAULTS)
+
     # ---------------------------------------------------------------------------- reads
 
     @rule(key=keys)

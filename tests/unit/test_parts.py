@@ -11,6 +11,7 @@ from unit.rigs import KEYS, key_in
 
 import mesh
 from mesh.codec import pack
+from mesh.core.cache import SLOT_OVERHEAD_BYTES
 from mesh.core.handling import HandlingConfig
 from mesh.core.parts import (
     LARGE_BYTES,
@@ -132,10 +133,11 @@ def test_a_value_at_the_edge_does_not_move_to_and_fro(handler):
 
 def test_a_key_that_is_deleted_leaves_nothing_behind(server, handler):
     handler.does("write", K, {"text": LONG, "notes": [LONG]})
+    before = pieces(server)
     handler.does("~delete", K)
-    assert pieces(server) == {}
-    handler.does("write", K, {"text": LONG})
-    assert handler.shown(K)["text"] == LONG and len(pieces(server)) == 2
+    assert pieces(server) == {} and len(before) == 3
+    handler.does("write", K, {"text": LONG, "notes": [LONG]})
+    assert pieces(server) == before, "all of it is written anew"
 
 
 def test_changes_that_go_in_one_batch_leave_what_the_last_one_says(server, leader, handler):
@@ -300,9 +302,15 @@ def test_pieces_count_as_one_key_and_their_bytes_are_given_back(server, leader, 
     assert (heir.core.beat().keys, heir.core.taken_in, heir.load()) == (5, 5, 0)
     used = heir.core._cache._used_bytes
     assert 5 * len(LONG) < used < 5 * (len(LONG) + 2000)
-    heir_of(heir, server, leader)
-    heir.core._end()
-    assert heir.core._cache._used_bytes == 0
+    slot = heir.core._tenures[0].slots[FIELD]
+    heads = len(slot.blob) + len(slot.cut.head)
+    assert slot.counted_bytes == heads + 2 * SLOT_OVERHEAD_BYTES
+    last = heir_of(heir, server, leader)
+    last.warm_up()
+    assert last.core._cache._used_bytes > 5 * len(LONG)
+    for over in (heir, last):
+        over.core._end()
+        assert over.core._cache._used_bytes == 0
 
 
 def test_what_nobody_called_is_evicted_with_its_large_values(server, leader, handler):
@@ -322,6 +330,17 @@ def test_what_nobody_called_is_evicted_with_its_large_values(server, leader, han
     held = sum(slot.counted_bytes for t in heir.core._tenures.values() for slot in t.slots.values())
     assert heir.core._cache._used_bytes == held
     assert [heir.shown(key)["notes"] for key in keys] == [["y" * 2000]] * 4
+
+
+def test_a_large_value_that_memory_has_no_room_for_is_left_to_be_read(server, leader, handler):
+    handler.does("write", K, {"text": LONG})
+    stored = pieces(server)
+    heir = heir_of(handler, server, leader, config=SMALL_CACHE)
+    heir.does("write", key_in(1), {"text": "x" * 30_000})
+    tenure = heir.core._tenures[0]
+    heir.core._reading.adopt_page(tenure, [(TEXT, stored[TEXT])])
+    assert not tenure.parts and not tenure.complete
+    assert heir.shown(K)["text"] == LONG
 
 
 def test_parts_whose_state_has_not_come_yet_are_evicted_too(server, leader, handler):
