@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -24,11 +25,35 @@ from mesh.cli.status import render
 from mesh.client.sync import Client
 from mesh.config import MeshConfig
 from mesh.core.keyspace import DEFAULT_PARTITIONS
+from mesh.core.members import Member
+from mesh.core.table import HandlerRow
 from mesh.entities import spec_of
 from mesh.testing.load import Verdict
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+# ------------------------------------------------------------------------- this table
+
+
+def test_every_test_that_the_table_names_is_there():
+    tests = ROOT / "tests"
+    rows = [row for row in (tests / "CONTRACT.md").read_text().splitlines() if row[:2] == "| "]
+    named = 0
+    for row in rows:
+        promise, held, end = row[2:].split("|")
+        assert promise.strip() and held.strip() and not end, row
+        file = ""
+        for found in re.finditer(r"([\w/]+\.py)?(?:::(test_\w+))?", held):
+            file = found[1] or file
+            if found[2]:
+                named += 1
+                assert f"def {found[2]}(" in (tests / file).read_text(), found[0]
+            elif found[1]:
+                assert (tests / file).is_file(), file
+        assert file or re.search("not yet|in work|by reading|held by|---", held), row
+    assert named > 100
 
 
 # ---------------------------------------------------------------------------- package
@@ -285,3 +310,13 @@ def test_a_store_without_a_failover_of_its_own_is_shown_as_such(failover):
     store = {"kind": "external", "address": "redis://a:1", "failover": failover, "in_sync": []}
     shown = render({**STATUS, "store": store})
     assert ("redis://a:1, no failover of its own" in shown) == (failover == "none")
+
+
+def test_a_handlers_state_is_one_of_those_that_programs_know():
+    member = Member(HandlerRow("h-0", b"n", "127.0.0.1", 1), 1, "w-0", 1.0, 0.0)
+    states = [member.state]
+    for change in ({"enrolled": True}, {"connected": False}, {"proven_at": 1.0}):
+        for field, value in change.items():
+            setattr(member, field, value)
+        states.append(member.state)
+    assert states == ["starting", "alive", "suspect", "dead"]
