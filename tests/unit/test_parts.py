@@ -498,3 +498,49 @@ def test_no_value_of_a_user_passes_for_a_cut_state(server, leader, handler):
     handler.does("write", key_in(0, nth=1), {"notes": lookalike})
     heir = heir_of(handler, server, leader)
     assert heir.shown(K)["notes"] == heir.shown(key_in(0, nth=1))["notes"] == lookalike
+
+
+# ------------------------------------------------------------------------------------ keys that end by time
+
+
+@mesh.entity(name="Page", ttl=60)
+class Fading(Methods):
+    count: int = 0
+    text: str = ""
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_key_that_ends_by_time_takes_its_large_values_along(server, leader, handler, ahead):
+    handler.does("write", K, {"text": LONG})
+    clock = [1000.0]
+    heir = heir_of(handler, server, leader, entity=Fading)
+    heir.core.home.wall = lambda: clock[0]
+    if ahead:
+        heir.warm_up()
+        heir.core.on_timer(heir.now)
+    else:
+        assert heir.shown(K)["text"] == LONG
+    heir.flush()
+    clock[0] += 61
+    for _ in range(3):
+        heir.core.on_timer(heir.now)
+        heir.flush()
+    assert pieces(server) == {}
+    assert heir.shown(K) == {"count": 0, "text": ""}
+
+
+def test_the_time_of_a_change_is_written_without_the_large_values(server, leader, handler):
+    handler.does("write", K, {"text": LONG})
+    clock = [1000.0]
+    heir = heir_of(handler, server, leader, entity=Fading)
+    heir.core.home.wall = lambda: clock[0]
+    heir.does("incr", K)
+    clock[0] += 30
+    heir.call("Page.incr", K)
+    fields, _ = written(heir)
+    assert [*fields] == [FIELD] and len(fields[FIELD]) < 200
+    heir.call("Page.write", K, {"text": OTHER})
+    assert {*written(heir)[0]} == {FIELD, TEXT}, "the time of the change, and what changed"
+    last = heir_of(heir, server, leader, entity=Fading)
+    last.core.home.wall = lambda: clock[0]
+    assert last.shown(K) == {"count": 2, "text": OTHER}
