@@ -184,6 +184,17 @@ def test_a_call_has_its_options_and_ten_seconds(call, of):
 
 
 @pytest.mark.parametrize(
+    "name", ["call", "entity", "outcome", "delete", "exists", "keys", "stats", "close"]
+)
+def test_both_clients_are_asked_alike(name):
+    asked = [inspect.signature(getattr(kind, name)) for kind in (mesh.AsyncClient, Client)]
+    awaited, blocking = (
+        [(p.name, p.kind, p.default) for p in s.parameters.values()] for s in asked
+    )
+    assert awaited == blocking
+
+
+@pytest.mark.parametrize(
     ("error", "executed", "also"),
     [
         (mesh.EntityError, True, Exception),
@@ -255,7 +266,13 @@ def test_without_a_flag_it_is_the_mesh_that_is_promised():
 
 @pytest.mark.parametrize(
     ("command", "more"),
-    [("status", []), ("events", []), ("call", ["KV.get", "k"]), ("config", ["show"])],
+    [
+        ("status", []),
+        ("events", []),
+        ("keys", ["KV"]),
+        ("call", ["KV.get", "k"]),
+        ("config", ["show"]),
+    ],
 )
 def test_every_reading_command_takes_json_and_a_name(command, more):
     arguments = parser_of(command).parse_args([*more, "--json", "--name", "shop"])
