@@ -207,7 +207,8 @@ def _checked(prefix: Any, position: Any, limit: Any) -> tuple[bytes, list[Any] |
         read = msgpack.unpackb(position)
         kinds = [type(part) for part in read]
         is_one = kinds == [bytes, bytes] and read[0] == b"m"
-        is_one = is_one or (kinds == [bytes, int, int, int, bytes] and read[0] == b"s")
+        if kinds == [bytes, int, int, int, bytes]:
+            is_one = read[0] == b"s" and min(read[1:4]) >= 0
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise BadRequest(f"{position!r:.120} is no position in a listing: {error!r:.80}") from None
     if not is_one:
