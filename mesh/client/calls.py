@@ -251,10 +251,12 @@ class AsyncCalls(ABC):
             Overloaded, Unavailable, DeadlineExceeded, OutcomeUnknown: see `call`; ask for this page again.
         """
         paging = self._paging(entity, prefix, cursor, limit)
-        began = now = self._time()
-        while not paging.is_over and now - began <= timeout * TIME_SHARE:
-            await self._list(paging, began + timeout - now)
-            now = self._time()
+        began, left = self._time(), timeout
+        while not paging.is_over:
+            await self._list(paging, left)
+            left = timeout - (self._time() - began)
+            if left < timeout * TIME_SHARE:
+                break
         return paging.page()
 
     async def iterate_keys(
