@@ -227,6 +227,27 @@ async def an_outcome_has_the_type_of_the_methods_reply() -> None:
         settled.executed = True  # type: ignore[misc]
 
 
+async def keys_are_deleted_asked_after_and_listed() -> None:
+    async with await mesh.connect() as client:
+        assert_type(await client.delete(Account, "alice"), bool)
+        options = {"trace": "x"}
+        gone = await client.delete(
+            "Account", b"a", timeout=1, idempotency_key="a", priority=1, metadata=options
+        )
+        assert_type(gone, bool)
+        assert_type(await client.exists(mesh.KV, "k", timeout=1.0), bool)
+        page = await client.keys(Account, prefix="a", cursor="", limit=10, timeout=1.0)
+        assert_type(page, mesh.KeyPage)
+        assert_type(page.keys, list[str | bytes])
+        assert_type(page.cursor, str)
+        async for key in client.iterate_keys(Account, prefix=b"a"):
+            assert_type(key, str | bytes)
+        await client.delete(Account.deposit, "alice")  # type: ignore[arg-type]
+        await client.exists(Account)  # type: ignore[call-arg]
+        await client.keys(Account, prefix=5)  # type: ignore[arg-type]
+        page.cursor = ""  # type: ignore[misc]
+
+
 async def an_entitys_object_is_checked_through_call() -> None:
     async with await mesh.connect() as client:
         alice = client.entity(Account, "alice")
@@ -253,6 +274,10 @@ def the_blocking_client_is_checked_the_same_way() -> None:
         assert_type(client.submit(Account.deposit, "alice", 5, priority=1), Future[int])
         assert_type(client.submit("Account.deposit", "alice", 5), Future[Any])
         assert_type(client.outcome(Account.deposit, "alice", "a").result(), int)
+        assert_type(client.delete(Account, "alice", idempotency_key="a"), bool)
+        assert_type(client.exists("Account", "alice"), bool)
+        assert_type(client.keys(Account), mesh.KeyPage)
+        assert_type(list(client.iterate_keys(Account)), list[str | bytes])
         alice = client.entity(Account, "alice")
         assert_type(alice.call(Account.deposit, 5), int)
         assert_type(alice.outcome(Account.deposit, "a"), mesh.Outcome[int])
