@@ -75,18 +75,25 @@ def test_a_connect_that_is_told_no_time_takes_ten_seconds_at_most(connect):
 async def test_a_call_that_is_told_no_time_ends_after_ten_seconds():
     async with mesh.testing.mesh(handlers=1, replaces=False) as m, m.connect() as client:
         await m.kill("h-0")
+        alice = client.entity(mesh.KV, "alice")
         calls = (
             client.call(mesh.KV.get, "k"),
             client.call("KV.get", "k"),
-            client.entity(mesh.KV, "k").get(),
+            alice.get(),
+            alice.with_options(priority=1).get(),
+            client.call(mesh.KV.get, "k", timeout=30),
+            alice.with_options(timeout=30).get(),
+            alice.with_options(timeout=30).with_options(priority=1).get(),
         )
         waiting = [asyncio.ensure_future(call) for call in calls]
         await asyncio.sleep(0)
-        await m.clock.advance(9.9)
-        assert not any(call.done() for call in waiting)
-        await m.clock.advance(0.2)
-        for call in waiting:
-            with pytest.raises(mesh.MeshError, match="within 10 s"):
+        for until, done in ((9.9, 0), (10.1, 4), (29.9, 4), (30.1, 7)):
+            await m.clock.advance(until - m.clock.passed_s)
+            if done:
+                await asyncio.wait(waiting[:done])
+            assert [call.done() for call in waiting] == [True] * done + [False] * (7 - done)
+        for call, seconds in zip(waiting, (10, 10, 10, 10, 30, 30, 30), strict=True):
+            with pytest.raises(mesh.MeshError, match=f"within {seconds} s"):
                 await call
 
 
