@@ -427,6 +427,7 @@ class Node:
             self._complain(f"store unreachable, commits wait: {error}")
         except StoreRefused as error:
             self._complain(f"store refused, commits wait: {error}")
+            self._core.on_refused(str(error), self._clock.now(), transient=error.transient)
         else:
             if self._complaint:
                 log.warning("the store answers again")

@@ -37,11 +37,14 @@ class Step(enum.Enum):
     NEEDS_TURN = 5
     LISTS = 6
     """It is for a partition's keys, not for one key (mesh.core.listing)."""
+    NOT_WRITTEN = 7
+    """It is new, and the store refuses to write (mesh.core.writing)."""
 
 
 # Looking a member up in its enum takes Python 3.11 80 ns, a global 3; each call would do it several times.
 ANSWERED, COMMITTING, RUNS_APART = Step.ANSWERED, Step.COMMITTING, Step.RUNS_APART
 NEEDS_LOAD, NEEDS_TURN, LISTS = Step.NEEDS_LOAD, Step.NEEDS_TURN, Step.LISTS
+NOT_WRITTEN = Step.NOT_WRITTEN
 KEYS = BuiltIn.KEYS
 _NEW = Seen.NEW
 
@@ -102,6 +105,9 @@ def step(tenure: Tenure, pending: Pending) -> tuple[Step, Effect | Run | None]:
         slot = _slot(tenure, pending)
         if slot is None or not (tenure.warm or pending.looked_up):
             return NEEDS_LOAD, None
+        refuses = tenure.home.refuses
+        if refuses is not None and (pending.method.runs_apart or refuses(tenure.partition)):
+            return NOT_WRITTEN, None
         if own and (wait_s := tenure.log.callers.full_for_s()):
             _answer(pending, Status.OVERLOADED, msgpack.packb([_FULL, wait_s]))
             return ANSWERED, None

@@ -24,7 +24,7 @@ import msgpack
 from mesh.core import execution
 from mesh.core.cache import Cache
 from mesh.core.epochs import NOT_HELD, pack_epochs, unpack_epochs
-from mesh.core.execution import ANSWERED, LISTS, NEEDS_LOAD, NEEDS_TURN, Step
+from mesh.core.execution import ANSWERED, LISTS, NEEDS_LOAD, NEEDS_TURN, NOT_WRITTEN, Step
 from mesh.core.expiry import Expiry
 from mesh.core.forgetting import Forgetting
 from mesh.core.held import Held, HeldCalls
@@ -66,6 +66,7 @@ from mesh.core.tenure import (
     Tenure,
 )
 from mesh.core.wire import Limits, Redirect, Request, Status, pack_reply
+from mesh.core.writing import TRY_AGAIN_S, WriteGate
 from mesh.entities import Registry
 from mesh.errors import BadRequest
 
@@ -163,6 +164,7 @@ class HandlerCore:
             self._tenures, registry, self._cache, self._expiry, self.config.max_wants
         )
         self._listings = Listings(self._expiry, lambda: self.grant.life)
+        self._gate = WriteGate()
         self._renewal = 0
         self.retention = Retention(self.config.window_s, self.config.caller_bytes)
         """What it remembers and for how long; the shell tells it the time."""
@@ -248,6 +250,9 @@ class HandlerCore:
         elif step is LISTS:
             self._list(pending)
             return ANSWERED
+        elif step is NOT_WRITTEN:
+            self._refuse_writing(pending)
+            return ANSWERED
         else:
             self._done += pending.method.query
             slot = tenure.slots.get(pending.field)
@@ -289,6 +294,13 @@ class HandlerCore:
     def _refuse_surplus(self, conn: Conn, request: Request) -> None:
         reason = f"{self._pending + len(self._held)} calls are in progress"
         self._refuse(conn, request, Status.OVERLOADED, reason)
+
+    def _refuse_writing(self, pending: Pending) -> None:
+        self._not_executed += 1
+        why = msgpack.packb(
+            [f"not executed, nothing can be written: {self._gate.reason}", TRY_AGAIN_S]
+        )
+        pending.conn.send(pack_reply(pending.request.counter, Status.OVERLOADED, why))
 
     def _redirect(self, conn: Conn, request: Request) -> bool:
         """Name the owner, where the table knows one that is newer than what the caller knows."""
@@ -407,6 +419,20 @@ class HandlerCore:
         self._renewal += 1
         return self._renewal
 
+    def on_refused(self, reason: str, now: float, *, transient: bool) -> None:
+        """The store refused a batch as it refuses any; the very same batch is to be sent again.
+
+        Args:
+            reason: why, and what to do about it.
+            transient: it may pass without anyone's doing.
+        """
+        self._gate.refused(reason, now, transient=transient)
+        if self._gate.reason:
+            self.home.refuses = self._is_shut
+
+    def _is_shut(self, partition: int) -> bool:
+        return not self._outbox.sends_at_once(partition)
+
     def on_commit(self, batch: Batch, reply: CommitReply, now: float) -> bool:
         """A batch came back. True: it is finished. False: send the very same batch again."""
         if reply.status in (StoreStatus.REVOKED, StoreStatus.GAP):
@@ -417,6 +443,8 @@ class HandlerCore:
             return True
         if reply.status is not StoreStatus.OK:
             return False
+        self._gate.wrote()
+        self.home.refuses = None
         if not reply.acknowledged:
             # Written, and short of a replica. What its repetition hears of a partition that has moved
             # on meanwhile is no longer the whole truth.

@@ -84,6 +84,10 @@ class Outbox:
         """Nothing of the partition is queued or in flight."""
         return partition not in self._queues and partition not in self._busy
 
+    def sends_at_once(self, partition: int) -> bool:
+        """A change of that partition would not have to wait for any other."""
+        return not self.queued and partition not in self._busy and None in self._in_flight
+
     def next_batch(self, lane: int) -> Batch | None:
         """Take what the lane may send now; None if it is taken, or there is nothing to send."""
         if self._in_flight[lane] is not None or not self.queued:

@@ -88,6 +88,8 @@ class Home:
         run_limit_s: seconds that an async or blocking method may take which names no limit of its own.
         max_state_bytes: of one key.
         max_reply_bytes: of one call.
+        refuses: tells whether a new command for that partition is not to be run; None while the store takes
+            what is written (mesh.core.writing).
     """
 
     here: Here = field(default_factory=here)
@@ -98,6 +100,7 @@ class Home:
     run_limit_s: float = 30.0
     max_state_bytes: int = MAX_VALUE_BYTES
     max_reply_bytes: int = MAX_VALUE_BYTES
+    refuses: Callable[[int], bool] | None = None
 
 
 Waiter = tuple[Conn, int]

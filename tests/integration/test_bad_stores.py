@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count as count_up
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from mesh import rundir
 from mesh.bringup import up
 from mesh.client.aio import AsyncClient
 from mesh.config import MeshConfig
+from mesh.core.keyspace import partition_of
 from mesh.core.records import OpenLife
 from mesh.core.syncset import InSyncSet
 from mesh.entities import Registry
-from mesh.errors import EntityError, OutcomeUnknown, SetupError
+from mesh.errors import EntityError, OutcomeUnknown, Overloaded, SetupError
 from mesh.ids import new_operation
 from mesh.node import Node, NodeSettings
 from mesh.store.address import StoreAddress
@@ -352,6 +354,15 @@ class OnServers:
             while not await holds():  # noqa: ASYNC110 - no event tells of it
                 await asyncio.sleep(0.005)
 
+    def key_beside(self, key: str) -> str:
+        """One of another partition, and of the same handler."""
+        own = partition_of(key.encode(), 16)
+        [held] = [n._core._tenures for n in self.nodes if own in n._core._tenures]
+        beside = held.keys() - {own}
+        return next(
+            k for k in map("b{}".format, count_up()) if partition_of(k.encode(), 16) in beside
+        )
+
     async def all_wait(self, calls: int) -> bool:
         return sum(node._core._pending for node in self.nodes) >= calls
 
@@ -378,6 +389,16 @@ async def on_servers(tmp_path: Path) -> AsyncIterator[OnServers]:
         yield running
 
 
+async def in_the_end(client: AsyncClient, key: str, refused: list[Overloaded]) -> Any:
+    """As a caller does who heeds what a refusal says."""
+    while True:
+        try:
+            return await client.call("KV.incr", key)
+        except Overloaded as error:
+            refused.append(error)
+            await asyncio.sleep(error.retry_after or 0)
+
+
 async def count(client: AsyncClient, key: str) -> Any:
     return await client.call("KV.get", key)
 
@@ -392,7 +413,17 @@ async def test_while_the_store_is_out_of_memory_calls_end_typed_and_afterwards_a
         with pytest.raises(OutcomeUnknown) as caught:
             await client.call("KV.incr", "k", timeout=0.3)
         assert caught.value.executed is None
-        # What is acknowledged is still served, and so is a command that is refused by its entity.
+        # Who comes later reads why, and knows that nothing was done. Two lanes: one more finds out by itself.
+        beside = on_servers.key_beside("k")
+        with pytest.raises(OutcomeUnknown):
+            await client.call("KV.incr", beside, timeout=0.3)
+        for key in ("k", beside, "k"):
+            with pytest.raises(Overloaded) as refused:
+                await client.call("KV.incr", key)
+            assert (refused.value.executed, refused.value.retry_after) == (False, 1.0)
+            assert refused.value.message.startswith("not executed, nothing can be written: store ")
+            assert "the server is at its memory limit: raise maxmemory" in refused.value.message
+        # What is acknowledged is still served.
         assert await count(client, "k") == 1
         assert await count(client, "other") is None
     [warning] = [r.getMessage() for r in caplog.records if "store refused" in r.getMessage()]
@@ -400,17 +431,18 @@ async def test_while_the_store_is_out_of_memory_calls_end_typed_and_afterwards_a
     assert not any(node.ended.is_set() for node in on_servers.nodes)
     await on_servers.tell_primary("CONFIG", "SET", "maxmemory", "0")
     # The call without a verdict took effect once, since the memory is back; so does the next.
-    assert await client.call("KV.incr", "k") == 3
+    assert await in_the_end(client, "k", []) == 3
     assert caplog.messages[-1] == "the store answers again"
     with pytest.raises(EntityError):
         await client.call("KV.incr", "k", "x")
 
 
 async def test_calls_that_wait_while_the_store_is_out_of_memory_end_well_in_time(on_servers):
-    client = on_servers.client
+    """Those that were taken up before it said so, and those that were told to come again."""
+    client, refused = on_servers.client, []
     await on_servers.tell_primary("CONFIG", "SET", "maxmemory", "1mb")
-    calls = [asyncio.create_task(client.call("KV.incr", f"k{i}")) for i in range(50)]
-    await on_servers.until(lambda: on_servers.all_wait(len(calls)))
+    calls = [asyncio.create_task(in_the_end(client, f"k{i}", refused)) for i in range(50)]
+    await on_servers.until(lambda: on_servers.all_wait(len(calls) - len(refused)))
     await on_servers.tell_primary("CONFIG", "SET", "maxmemory", "0")
     assert await asyncio.gather(*calls) == [1] * len(calls)
 
