@@ -10,6 +10,8 @@ import pytest
 from running import HANDLERS, Cluster, under_load
 
 from mesh.client.aio import AsyncClient
+from mesh.errors import OutcomeUnknown
+from mesh.net import clock
 from mesh.testing.killer import Killer
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -73,7 +75,7 @@ async def test_a_handlers_death_costs_no_call_and_its_replacement_gets_its_share
 async def test_two_handlers_killed_at_once_cost_no_call(
     cluster: Cluster, client: AsyncClient
 ) -> None:
-    async with under_load(client, "two-", deaths=2):
+    async with under_load(client, "two-"):
         since = await cluster.kill("h-0", "h-3")
         await cluster.until(lambda s: len(s["handlers"]) < HANDLERS)
         after = await cluster.ready()
@@ -85,7 +87,7 @@ async def test_two_handlers_killed_at_once_cost_no_call(
 async def test_the_last_one_standing_serves_everything(
     cluster: Cluster, client: AsyncClient
 ) -> None:
-    async with under_load(client, "last-", deaths=3):
+    async with under_load(client, "last-"):
         since = await cluster.kill("h-0", "h-1", "h-3")
         alone = await cluster.until(
             lambda s: any(len(h["partitions"]) == s["partitions"] for h in s["handlers"])
@@ -97,13 +99,28 @@ async def test_the_last_one_standing_serves_everything(
     assert len(await cluster.events(since, "failover")) == HANDLERS - 1
 
 
+async def test_a_call_that_kills_whoever_runs_it_kills_two(
+    cluster: Cluster, client: AsyncClient
+) -> None:
+    """The second one says that it takes the call up, and that has left it before the method runs."""
+    before = processes(await cluster.ready())
+    since = clock.wall()
+    with pytest.raises(OutcomeUnknown, match="2 handler processes that died") as caught:
+        await client.call("Account.poison", "poisoned")
+    assert caught.value.executed is None
+    after = await cluster.ready()
+    assert len(set(before.values()) - set(processes(after).values())) == 2
+    assert len(await cluster.events(since, "failover")) == 2
+    assert await client.call("Account.read", "poisoned") == 0
+
+
 @pytest.mark.parametrize("whom", ["the giver", "the receiver"])
 async def test_a_death_amid_a_handover_costs_no_call(
     cluster: Cluster, client: AsyncClient, whom: str
 ) -> None:
     before = processes(await cluster.status())
     feed = cluster.tool.follow()
-    async with under_load(client, f"amid {whom}-", deaths=2):
+    async with under_load(client, f"amid {whom}-", in_a_row=True):
         await cluster.kill("h-2")
         async with asyncio.timeout(30):
             while (event := await anext(feed))["kind"] != "handler_started":
