@@ -9,7 +9,8 @@ beside a document of 1 MiB costs the store and each replica a few bytes for each
     "p" length(u32) state's name field        a large value, by the name of the state's field and its own
 
 An entity's name holds no NUL and a key may; hence the length in a part's name. No user's value can pass for
-a cut state: it is told by its outermost list of three, and a whole state is a map or a list of two.
+a cut state: it is told by its outermost list of three, and a whole state is a map or a list of two. Where the
+entity has a ttl, the time of the last change stands before either (mesh.core.expiry).
 
 The row of bytes is cut when it is written and put together when it is read. Both belong to one moment: all of
 a commit's fields are written in one step, and a key's fields are read in one. A value of up to LARGE_BYTES

@@ -115,13 +115,21 @@ class Reading:
                 self.want(load.tenure, load.field, load.parts)
 
     def take_in(self, load: Load, values: tuple[bytes | None, ...]) -> bool:
-        """A key came, with the records of the calls that wait for it; False: it has to be read again, since
-        it turned out to have large values.
+        """A key came, with the records of the calls that wait for it.
+
+        Returns:
+            False where it is not in memory for it: it turned out to have large values and is read again with
+            them, or nobody has waited for it all the while.
 
         Raises:
             ValueError: what is stored is no state, or no record.
         """
         tenure = load.tenure
+        queue = tenure.waiting.get(load.field)
+        if not queue or queue[0] not in load.calls:
+            # Its calls gave up. Later ones may have had the key from elsewhere, changed it, and seen it
+            # evicted: this would bring back what it was before. Those that wait now have their own read.
+            return False
         records_at = 1 + len(load.parts)
         for name, blob in zip(load.want.fields[records_at:], values[records_at:], strict=True):
             if blob is not None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.parts_rig import Methods, Page, Pages, Younger, check_pieces, pieces
-from unit.rigs import KEYS, key_in
+from unit.rigs import KEYS, key_in, run
 
 import mesh
 from mesh.codec import pack
@@ -16,6 +16,7 @@ from mesh.core.handling import HandlingConfig
 from mesh.core.parts import (
     LARGE_BYTES,
     SMALL_BYTES,
+    Cut,
     is_cut,
     names_in,
     part_field,
@@ -102,6 +103,15 @@ def test_a_state_of_one_value_is_one_field_however_large_it_is():
     blob, fields, deleted = msgpack.packb({"value": LONG}), {}, []
     assert write(FIELD, b"\x80", None, blob, fields, deleted) is None
     assert (fields, deleted) == ({FIELD: blob}, [])
+
+
+def test_a_value_that_equals_the_whole_state_before_is_written_all_the_same():
+    """Where memory does not have a value as it is stored, nothing that it has may pass for it."""
+    before = {"count": 1, "text": {"old": LONG}}
+    cut = Cut(b"", {"text": (0, 0)})
+    after, fields = msgpack.packb({"count": 1, "text": before}), {}
+    write(FIELD, msgpack.packb(before), cut, after, fields, [])
+    assert fields[TEXT] == msgpack.packb(before)
 
 
 def test_a_large_value_that_shrinks_is_deleted_with_the_commit_that_takes_it_back(server, handler):
@@ -191,6 +201,24 @@ def test_the_second_read_is_of_one_moment_whatever_the_first_one_said(server, le
     store[TEXT], store[NOTES] = msgpack.packb(OTHER), msgpack.packb([LONG])
     heir.flush()
     assert caller.answer.value == {"count": 7, "text": OTHER, "notes": [LONG]}
+
+
+def test_a_read_that_took_too_long_brings_no_older_state_back(server, leader, handler):
+    """Its calls have given up; meanwhile the key was read again, written, and evicted."""
+    handler.does("write", K, {"text": LONG})
+    heir = heir_of(handler, server, leader, config=SMALL_CACHE)
+    gave_up = heir.call("Page.read", K, deadline_ms=50)
+    heir.load()
+    loads = heir.core.take_wants()
+    late = run(heir.store.load(heir.core.grant, [load.want for load in loads]))
+    heir.now += 0.1
+    heir.core.on_timer(heir.now)
+    assert gave_up.status is Status.EXPIRED
+    heir.does("incr", K)
+    heir.does("write", key_in(1), {"text": "x" * 30_000})
+    assert FIELD not in heir.core._tenures[0].slots
+    heir.core.on_load(loads, late, heir.now)
+    assert heir.shown(K) == {"count": 1, "text": LONG, "notes": []}
 
 
 def test_a_read_that_failed_is_made_again_with_all_that_it_was_to_bring(server, leader, handler):
