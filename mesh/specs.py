@@ -2,6 +2,7 @@
 
 The annotated fields, each with a default, are the state of one key. A state is stored as a map of field
 names to values, and from version 2 on as [version, map]: most entities never get there and pay no byte.
+Large values have fields of their own in the store (mesh.core.parts); here a state is always whole.
 """
 
 from __future__ import annotations
