@@ -15,8 +15,8 @@ entity has a ttl, the time of the last change stands before either (mesh.core.ex
 The row of bytes is cut when it is written and put together when it is read. Both belong to one moment: all of
 a commit's fields are written in one step, and a key's fields are read in one. A value of up to LARGE_BYTES
 stays in the state: a field of its own has its price (a name as long as the key's, an entry in the hash, a
-second read). Once cut out it stays so until it is clearly small, so that a value at the edge does not move
-to and fro. A state of one value only is not cut: whatever changes it changes that.
+second read). Once cut out it stays so until it is clearly small, or a value at the edge would come and go.
+A state of one value only is not cut: whatever changes it changes that.
 """
 
 from __future__ import annotations
