@@ -57,6 +57,66 @@ def test_a_change_begins_its_time_anew_and_nothing_else_does(server, handler, cl
     assert stored(server) == {}
 
 
+def test_a_key_that_was_changed_lately_is_deleted_though_nobody_calls_it_again(
+    server, handler, clock
+):
+    handler.does("Cart.add", K)
+    clock.wall += 50
+    handler.does("Cart.add", K)
+    clock.wall += 50
+    handler.tick()
+    assert list(stored(server)) == [FIELD]
+    clock.wall += 10
+    handler.tick()
+    assert stored(server) == {}
+
+
+def test_a_key_that_an_async_command_made_is_deleted_too(server, handler, clock):
+    handler.warm_up()
+    handler.call("Cart.add_slowly", K)
+    [begun] = handler.core.take_runs(handler.now)
+    begun.instance.items += 1
+    handler.core.on_ran(begun, 1, None, handler.now)
+    handler.flush()
+    assert list(stored(server)) == [FIELD]
+    clock.wall += TTL_S
+    handler.tick()
+    assert stored(server) == {}
+
+
+def test_a_key_whose_only_call_came_too_late_is_deleted_all_the_same(
+    server, leader, handler, clock
+):
+    handler.does("Cart.add", K)
+    heir = heir_of(handler, server, leader, clock)
+    caller = heir.call("Cart.read", K, deadline_ms=50)
+    heir.now += 0.06
+    heir.flush()
+    assert caller.status is Status.EXPIRED
+    clock.wall += TTL_S
+    heir.tick()
+    assert stored(server) == {}
+
+
+def test_a_key_that_was_deleted_for_its_age_takes_no_room_for_good(server, leader, clock):
+    handler = Carts(server, clock, config=SMALL).owns_all(leader)
+    for n in range(10):
+        handler.does("Cart.add", key_in(0, nth=n))
+    clock.wall += TTL_S
+    handler.tick()
+    for n in range(60):
+        handler.does("KV.put", key_in(1, nth=n), n)
+    assert not [f for t in handler.core._tenures.values() for f in t.slots if b"Cart" in f]
+
+
+def test_a_partition_that_is_being_released_deletes_nothing_more(handler, leader, clock):
+    handler.does("Cart.add", K)
+    clock.wall += TTL_S
+    handler.core.on_release(leader.release(0))
+    handler.core.on_timer(handler.now)
+    assert not handler.core.has_queued
+
+
 @pytest.mark.parametrize(
     ("method", "reply"), [("read", 0), ("~exists", False), ("~delete", False), ("add", 1)]
 )
