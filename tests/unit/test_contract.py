@@ -64,6 +64,8 @@ def test_the_distribution_brings_the_library_the_actors_and_the_command():
     assert PROJECT["requires-python"] == ">=3.11"
     assert PROJECT["scripts"] == {"mesh": "mesh.cli:main"}
     assert "embedded" in PROJECT["optional-dependencies"]
+    packages = {re.split("[<>=]", package)[0] for package in PROJECT["dependencies"]}
+    assert packages == {"ray", "redis", "hiredis", "msgpack", "uvloop"}
     [command] = metadata.entry_points(group="console_scripts", name="mesh")
     assert command.dist is not None and command.dist.name == "raymesh"
     for package in ("mesh", "actors"):
