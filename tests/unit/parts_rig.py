@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from unit.rigs import PARTITIONS, Caller, Handler, Leader
+from unit.rigs import KEYS, PARTITIONS, Caller, Handler, Leader
 
 import mesh
 from mesh.core.handling import HandlerCore, HandlingConfig
 from mesh.core.parts import PART_PREFIX, names_in, part_field, split_part_field
-from mesh.core.tenure import STATE_PREFIX
+from mesh.core.tenure import STATE_PREFIX, state_field
 from mesh.entities import Registry
 from mesh.store.memory import MemoryServer
+
+K = KEYS[0]
+FIELD = state_field("Page", K.encode())
+TEXT = part_field(FIELD, "text")
+NOTES = part_field(FIELD, "notes")
+LONG = "x" * 100 * 1024
+OTHER = "y" * 100 * 1024
+SMALL_CACHE = HandlingConfig(cache_bytes=20_000)
 
 
 class Methods:
@@ -128,3 +136,23 @@ def check_pieces(server: MemoryServer) -> None:
         }
         parts = {name for name in stored if name.startswith(PART_PREFIX)}
         assert named == parts, [split_part_field(n) for n in named ^ parts]
+
+
+def heir_of(handler: Pages, server: MemoryServer, leader: Leader, **options: Any) -> Pages:
+    """It takes over everything, with nothing in memory."""
+    return Pages(server, handler.nonce + b"+", **options).owns_all(leader, instead_of=handler)
+
+
+def written(handler: Pages) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """What the next batch writes and deletes of states; it is delivered."""
+    handler.load()
+    batch = handler.send()
+    assert batch is not None
+    fields: dict[bytes, bytes] = {}
+    deleted: list[bytes] = []
+    for entry in batch.entries:
+        fields |= {n: v for n, v in entry.fields.items() if n[:1] in b"sp"}
+        deleted += [n for n in entry.deleted if n[:1] in b"sp"]
+    assert handler.deliver(batch)
+    handler.flush()
+    return fields, deleted
