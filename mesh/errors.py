@@ -77,7 +77,7 @@ class BadRequest(MeshError):
 
 
 class Overloaded(MeshError):
-    """Refused so that the service stays up; nothing ran.
+    """Refused so that the service stays up, or since the store refuses to write; nothing ran.
 
     Attributes:
         retry_after: seconds after which there may be room.

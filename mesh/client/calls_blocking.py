@@ -115,7 +115,8 @@ class BlockingCalls(ABC):
             EntityError: the method raised; the state is unchanged.
             BadRequest: unknown method, wrong arguments, or over a limit.
             IdempotencyConflict: the key was used before for another call, or this call was ruled out.
-            Overloaded: not executed; for one with an idempotency key also: no room for its record.
+            Overloaded: not executed: no room for it, or for the record of its idempotency key; or the store
+                refuses to write, and why.
             Unavailable: the client is closed, or was closed before the call was sent.
             DeadlineExceeded: not executed in time.
             OutcomeUnknown: sent, and no verdict in time, or before the client was closed.

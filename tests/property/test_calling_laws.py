@@ -55,16 +55,28 @@ class Schedule(RuleBasedStateMachine):
 
     @rule(owner=st.lists(processes, min_size=PARTITIONS, max_size=PARTITIONS), extra=processes)
     def table(self, owner, extra):
+        self.publish(owner, extra)
+
+    @precondition(lambda self: any(self.waiting.values()))
+    @rule(data=st.data(), heir=processes, taken_up=st.booleans())
+    def handler_dies(self, data, heir, taken_up):
+        """With calls under it, which it may have said that it took up; another one has all from now on."""
+        busy = sorted(n for n, c in self.waiting.items() if c and n != heir)
+        if not busy:
+            return
+        nonce = data.draw(st.sampled_from(busy))
+        for counter in list(self.waiting[nonce]) if taken_up else ():
+            self.taken_up.add((nonce, counter))
+            self.answer(nonce, counter, Status.TAKEN_UP, b"")
+        self.publish([heir] * PARTITIONS, heir)
+        self.connect(heir)
+
+    def publish(self, owner, extra):
         self.epochs = [e + 1 for e in self.epochs]
-        gone = (
-            {row.nonce for row in self.client.core.table.handlers}
-            if self.client.core.table
-            else set()
-        )
+        before = len(self.client.disconnected)
         self.client.table(*zip(owner, self.epochs, strict=True), handlers=(extra,))
-        for nonce in gone - {*owner, extra}:
-            if nonce in self.client.disconnected:
-                self.lose(nonce)
+        for nonce in self.client.disconnected[before:]:
+            self.lose(nonce)
         self.arrive()
 
     def lose(self, nonce):
@@ -84,6 +96,9 @@ class Schedule(RuleBasedStateMachine):
 
     @rule(nonce=processes)
     def connection_made(self, nonce):
+        self.connect(nonce)
+
+    def connect(self, nonce):
         if nonce not in self.up and nonce in self.client.connecting:
             self.up.add(nonce)
             self.client.up(nonce)

@@ -48,9 +48,9 @@ def test_a_new_command_is_refused_with_the_reason_and_was_not_run(stuck):
 
 def test_what_waits_is_carried_out_once_the_store_writes_and_new_commands_go_on(stuck):
     assert stuck.deliver(stuck.batches[0])
-    caller = stuck.call("Account.deposit", K, 1)
+    callers = [stuck.call("Account.deposit", K, 1) for _ in range(2)]
     stuck.flush()
-    assert caller.answer == ok(7)
+    assert [caller.answer for caller in callers] == [ok(7), ok(8)]
 
 
 def test_queries_recorded_replies_and_copies_of_calls_under_way_go_on(stuck):
