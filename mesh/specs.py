@@ -162,7 +162,7 @@ class EntitySpec:
             stored = migrations.run(self.name, self._migrations, stored, version, self.version)
         instance: Any = object.__new__(self.cls)
         if list(stored) == self._fields:
-            vars(instance).update(stored)
+            instance.__dict__ = stored  # as it is: a copy would take twice the memory
             return instance, {}
         extra = {f: stored.pop(f) for f in list(stored) if f not in self._defaults}
         state = vars(instance)

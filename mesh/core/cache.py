@@ -14,8 +14,8 @@ from collections import OrderedDict
 
 from mesh.core.tenure import Slot, Tenure
 
-SLOT_OVERHEAD_BYTES = 600
-"""What a key takes beside its state: the slot, the instance, its places in two dicts."""
+SLOT_OVERHEAD_BYTES = 750
+"""What a key takes beside its state: the slot, the instance, its places in two dicts; as measured."""
 STORED_OVERHEAD_BYTES = 170
 """What a key that was read ahead takes beside its name and state: two objects, its place in a dict. A large
 value of its own takes as much."""
