@@ -89,11 +89,9 @@ test-cluster: install ## Real Ray
 
 .PHONY: test-slow
 test-slow: install ## Only what is marked slow
-	@if grep -rqE --include='*.py' 'mark\.slow' tests; then \
-	    $(BIN)/pytest -m slow; \
-	else \
-	    echo '== no slow tests yet'; \
-	fi
+	@set -e; for folder in $$(grep -rlE --include='*.py' 'mark\.slow|marks=pytest' tests | xargs -n 1 dirname | sort -u); do \
+	    echo "== $$folder, slow"; $(BIN)/pytest -m slow $$folder; \
+	done
 
 .PHONY: soak
 soak: install ## Hours of random schedules (the hypothesis profile `soak`)
