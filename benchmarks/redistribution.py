@@ -52,6 +52,7 @@ class Row:
     first_success_last: float
     slowest_call: float
     slowest_call_until_next: float
+    slowest_call_due: float
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -120,7 +121,7 @@ async def measure(endpoint: str, arguments: argparse.Namespace) -> dict[str, Any
         "ms": {
             field.name: spread([getattr(r, field.name) for r in rows])
             for field in dataclasses.fields(Row)
-            if field.name not in ("handler", "partitions")
+            if field.name not in ("handler", "partitions", "slowest_call_due")
         },
         "call_before_first_kill_ms": spread(quiet),
         "slowest_call_over_floor": {
@@ -165,7 +166,8 @@ def row(
         if partition in owned and sample.value is not None:
             first[partition] = min(first.get(partition, sample.ended), sample.ended)
     successes = [(ended - kill.sent) * 1000 for ended in first.values()] or [0.0]
-    slowest = max(s.latency_s for s in during) * 1000
+    slowest_sample = max(during, key=lambda s: s.latency_s)
+    slowest = slowest_sample.latency_s * 1000
     return Row(
         victim["id"],
         event["partitions"],
@@ -175,6 +177,7 @@ def row(
         round(max(successes), 2),
         round(slowest, 2),
         round(max([slowest, *(s.latency_s * 1000 for s in later)]), 2),
+        round((slowest_sample.due - kill.sent) * 1000, 2),
     )
 
 
@@ -234,7 +237,7 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("ms since SIGKILL")
     # Logarithmic: the rare slow one must not flatten all the others.
     axes.set_yscale("log")
-    ticks = [5, 10, 20, 50, 100, 200, 500]
+    ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500]
     axes.set_yticks(ticks, [str(tick) for tick in ticks])
     axes.set_title(
         f"{figures['kills']} kills, {figures['rate']:g} calls/s: "
