@@ -133,6 +133,14 @@ class Arena:
             if keep:
                 self.results.setdefault((name, question), []).append(answer)
 
+    def play(self, questions: dict[str, dict[str, Any]], rounds: int) -> None:
+        """One round to warm up, and those that count."""
+        say("warming up")
+        self.round(questions, keep=False)
+        for number in range(rounds):
+            say(f"round {number + 1} of {rounds}")
+            self.round(questions)
+
     def rate(self, name: str, question: str) -> float:
         """Calls a second, the median of the rounds."""
         return median(a["calls"] / a["seconds"] for a in self.results[name, question])
@@ -162,6 +170,13 @@ def other_revision(revision: str) -> Iterator[Path]:
         if has.returncode:
             subprocess.run([python, "-m", "pip", "install", "-q", "hdrhistogram"], check=True)
         yield python
+
+
+def conclude(figures: dict[str, Any], text: str, file: Path | None) -> None:
+    """What a benchmark ends with: the figures for people, and in a file for programs."""
+    print(text)
+    if file:
+        file.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def say(line: str) -> None:

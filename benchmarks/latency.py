@@ -7,12 +7,11 @@ counts from then (no coordinated omission). Beside it redis-py straight to the s
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arena import Arena, say
+from benchmarks.arena import Arena, conclude
 
 GOAL = 1.5
 SHARES = ("p50", "p90", "p99", "p99.9", "p100")
@@ -34,11 +33,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with Arena.open(
         arguments.contenders, handlers=arguments.handlers, against=arguments.against
     ) as arena:
-        say("warming up")
-        arena.round(questions, keep=False)
-        for number in range(arguments.rounds):
-            say(f"round {number + 1} of {arguments.rounds}")
-            arena.round(questions)
+        arena.play(questions, arguments.rounds)
         return {
             "rounds": arguments.rounds,
             "results": {
@@ -89,9 +84,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     figures = measure(arguments)
-    print(report(figures))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    conclude(figures, report(figures), arguments.json)
     return 0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 import uvloop
 
 from benchmarks import redistribution
-from benchmarks.arena import say
+from benchmarks.arena import conclude, say
 from mesh.client.aio import connect
 from mesh.config import MeshConfig
 from mesh.launch import launch
@@ -114,9 +113,7 @@ def main() -> int:
     # What redistribution asks for beside these.
     arguments.keys, arguments.warm_up, arguments.rest, arguments.seed = 1000, 3.0, 2.0, 1
     figures = {size.name: measure(size, arguments) for size in SIZES}
-    print(report(figures))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    conclude(figures, report(figures), arguments.json)
     bad = any(row["failed"] or row["lost"] or row["doubled"] for row in figures.values())
     return 1 if bad else 0
 

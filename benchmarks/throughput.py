@@ -8,12 +8,11 @@ Ray actors; a Ray Serve handle. Each runs alone, in turn.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arena import Arena, say
+from benchmarks.arena import Arena, conclude
 
 GOALS = {
     ("writes", 128): {"store": 4.0, "serve": 60.0, "actor": 30.0},
@@ -40,11 +39,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         keys=arguments.keys,
         against=arguments.against,
     ) as arena:
-        say("warming up")
-        arena.round(questions, keep=False)
-        for number in range(arguments.rounds):
-            say(f"round {number + 1} of {arguments.rounds}")
-            arena.round(questions)
+        arena.play(questions, arguments.rounds)
         return {
             "handlers": arguments.handlers,
             "partitions": arguments.partitions,
@@ -105,9 +100,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     figures = measure(arguments)
-    print(report(figures))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    conclude(figures, report(figures), arguments.json)
     return 0
 
 

@@ -43,9 +43,9 @@ async def hand_over(address: str, nonce: bytes, id_: str, *, timeout_s: float = 
         SetupError: there is no warden, or it does not answer.
     """
     loop = asyncio.get_running_loop()
-    pidfd = os.pidfd_open(os.getpid())
     wire = tripwire.wire()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pidfd = os.pidfd_open(os.getpid())
     sock.setblocking(False)
     try:
         async with asyncio.timeout(timeout_s):
@@ -135,14 +135,13 @@ class PidfdReceiver:
                 data, fds, _flags, _address = socket.recv_fds(sock, 1024, 2)
             except OSError:
                 return
-            if not fds:
-                return
-            if _pid_of(fds[0]) != pid:
-                # Not a descriptor of the process that sent it: it would prove another's death.
+            named = _read_name(data)
+            # One that is not of the process that sent it would prove another's death.
+            if not fds or named is None or _pid_of(fds[0]) != pid:
                 for fd in fds:
                     os.close(fd)
                 return
-            nonce, id_ = msgpack.unpackb(data)
+            nonce, id_ = named
             watched = _Watched(fds[0], pid, fds[1] if len(fds) > 1 else None)
             self._watched[nonce] = watched
             self._loop.add_reader(watched.pidfd, self._exited, nonce)
@@ -178,6 +177,14 @@ class PidfdReceiver:
             if fd is not None:
                 self._loop.remove_reader(fd)
                 os.close(fd)
+
+
+def _read_name(data: bytes) -> tuple[bytes, str] | None:
+    try:
+        nonce, id_ = msgpack.unpackb(data)
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return None
+    return nonce, id_
 
 
 def _pid_of(fd: int) -> int:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import logging
 import os
@@ -105,7 +106,7 @@ def _string() -> int:
 
     def hold() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        with contextlib.suppress(PermissionError):
+        with contextlib.suppress(OSError):
             # First to die: the thread that is last has the memory to give back before its descriptors.
             os.setpriority(os.PRIO_PROCESS, 0, _PRECEDING)
         for first, last, flags in ((writing + 1, _ALL, _UNSHARE), (0, writing - 1, 0)):
@@ -123,6 +124,9 @@ def _string() -> int:
     try:
         threading.Thread(target=hold, name="tripwire", daemon=True).start()
         strung.wait()
+    except RuntimeError as error:  # no more threads
+        failed.append(errno.EAGAIN)
+        log.debug("no thread for the wire: %s", error)
     finally:
         if collecting:
             gc.enable()

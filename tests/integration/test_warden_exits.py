@@ -210,6 +210,22 @@ async def test_a_descriptor_of_no_process_is_refused(address):
         assert watched(warden) == []
 
 
+async def test_a_descriptor_under_no_name_is_refused_and_let_go(address):
+    async with warden_at(address) as warden:
+        pidfd = os.pidfd_open(os.getpid())
+        before = len(os.listdir("/proc/self/fd"))
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.setblocking(False)
+        with sock:
+            sock.connect(b"\0" + address.encode())
+            socket.send_fds(sock, [b"\xc1"], [pidfd])
+            async with asyncio.timeout(5):
+                assert await asyncio.get_running_loop().sock_recv(sock, 64) == b""
+        assert watched(warden) == []
+        assert len(os.listdir("/proc/self/fd")) == before
+        os.close(pidfd)
+
+
 async def test_a_message_without_a_descriptor_is_ignored(address):
     async with warden_at(address) as warden:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
