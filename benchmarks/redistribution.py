@@ -102,13 +102,14 @@ async def measure(endpoint: str, arguments: argparse.Namespace) -> dict[str, Any
     events = [e for e in await tool.ask("events") if e["kind"] == "failover"]
     tool.close()
     await killer.stop()
+    samples = list(load.samples)
     rows = [
-        row(kill, victim, event, following, load, status["partitions"])
+        row(kill, victim, event, following, load, samples, status["partitions"])
         for (kill, victim), event, following in zip(
             kills, events, [k.sent for k, _ in kills[1:]] + [clock.now()], strict=True
         )
     ]
-    quiet = [s.latency_s * 1000 for s in load.samples if s.due < kills[0][0].sent]
+    quiet = [s.latency_s * 1000 for s in samples if s.due < kills[0][0].sent]
     return {
         "kills": len(rows),
         "rate": arguments.rate,
@@ -144,6 +145,7 @@ def row(
     event: dict[str, Any],
     following: float,
     load: OpenLoop,
+    samples: list[Sample],
     partitions: int,
 ) -> Row:
     """One kill's figures."""
@@ -158,7 +160,7 @@ def row(
     first: dict[int, float] = {}
     during: list[Sample] = []
     later: list[Sample] = []
-    for sample in load.samples:
+    for sample in samples:
         if sample.ended < kill.sent or sample.due >= following:
             continue
         (during if sample.due < kill.sent + TAKEOVER_WINDOW_S else later).append(sample)

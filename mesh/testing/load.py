@@ -8,7 +8,9 @@ closed loop would send nothing while the service stands still, and so leave out 
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mesh.client.aio import AsyncClient
@@ -34,6 +36,37 @@ class Sample:
     def latency_s(self) -> float:
         """From when it was due."""
         return self.ended - self.due
+
+
+class Samples:
+    """Calls in order of their ends.
+
+    Kept as columns of numbers: half a million objects would be walked through by each full collection, and
+    the loop would charge its own standstill (measured: 100 ms after two minutes) to what it measures.
+    """
+
+    def __init__(self) -> None:
+        self._times = array("d")
+        self._keys = array("l")
+        self._values: list[int | None] = []
+        self._errors: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[Sample]:
+        times = iter(self._times)
+        ends = zip(times, times, self._keys, self._values, strict=True)
+        for number, (due, ended, key, value) in enumerate(ends):
+            yield Sample(due, ended, key, value, self._errors.get(number))
+
+    def add(self, sample: Sample) -> None:
+        """The next one that ended."""
+        self._times.extend((sample.due, sample.ended))
+        if sample.error is not None:
+            self._errors[len(self)] = sample.error
+        self._keys.append(sample.key)
+        self._values.append(sample.value)
 
 
 @dataclass(slots=True)
@@ -79,7 +112,7 @@ class OpenLoop:
         prefix: str = "load-",
         timeout_s: float = 5.0,
     ) -> None:
-        self.samples: list[Sample] = []
+        self.samples = Samples()
         self.rate = rate
         self._client = client
         self._names = [f"{prefix}{i}" for i in range(keys)]
@@ -124,7 +157,7 @@ class OpenLoop:
         except MeshError as failure:
             word = {True: "executed", False: "not executed", None: "unknown"}[failure.executed]
             error = f"{type(failure).__name__} ({word})"
-        self.samples.append(Sample(due, clock.now(), key, value, error))
+        self.samples.add(Sample(due, clock.now(), key, value, error))
 
     async def stop(self) -> None:
         """Send no more; return when every call has ended."""
