@@ -1,0 +1,228 @@
+"""A replica's side of replication: the connection to its primary.
+
+The protocol is the real one as far as it matters here: AUTH, REPLCONF listening-port, PSYNC; the whole
+data or the rest of the stream; then commands, each worth its length in offset. Acknowledgements go back on
+the same connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import hiredis
+
+from mesh.store.resp import pack
+from mesh.testing.sim.store.dataset import Dataset
+
+if TYPE_CHECKING:
+    from mesh.testing.sim.store.server import Server
+
+
+class Follower:
+    """What a replica knows of its primary.
+
+    Attributes:
+        state: connect, connecting, handshake, sync or connected, as ROLE says it.
+        heard_at: when the primary last sent anything.
+        down_since: when the link was lost; None while it is up.
+    """
+
+    def __init__(self, server: Server, host: str, port: int) -> None:
+        self._server = server
+        self.host, self.port = host, port
+        self.state = "connect"
+        self.heard_at = server.now
+        self.down_since: float | None = server.now
+        self.database = 0
+        self._link: _PrimaryLink | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._ended = False
+
+    def connect(self) -> None:
+        """Try to reach the primary, unless that is under way."""
+        if self.state != "connect" or self._ended:
+            return
+        self.state = "connecting"
+        self.heard_at = self._server.now
+        self._connecting = self._server.loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        link = _PrimaryLink(self._server, self)
+        try:
+            await self._server.loop.create_connection(lambda: link, self.host, self.port)
+        except OSError:
+            if self._link is None and self.state == "connecting":
+                self.state = "connect"
+        finally:
+            self._connecting = None
+
+    def established(self, link: _PrimaryLink) -> None:
+        """A connection is there."""
+        self._link = link
+        self.state = "handshake"
+
+    def follows(self, link: _PrimaryLink) -> bool:
+        """Whether that connection is the one that counts."""
+        return self._link is link
+
+    def lost(self, link: _PrimaryLink) -> None:
+        """A connection is gone; try again at once, then once a second."""
+        if self._link is not link:
+            return
+        self._link = None
+        was_up = self.state == "connected"
+        self.state = "connect"
+        if was_up:
+            self.down_since = self._server.now
+            self.connect()
+
+    def up(self) -> None:
+        """The stream goes on from here."""
+        if self._link is None:
+            return
+        self.state = "connected"
+        self.down_since = None
+        self.acknowledge()
+
+    def acknowledge(self) -> None:
+        """Say how far this node is."""
+        if self._link is not None and self.state == "connected":
+            offset, synced = self._server.stream.offset, self._server.synced_offset
+            self._link.send(pack("REPLCONF", "ACK", offset, "FACK", synced))
+
+    def look(self, now: float, timeout_s: int) -> None:
+        """Once a second."""
+        if self.state == "connect":
+            self.connect()
+        elif now - self.heard_at > timeout_s:
+            self.drop()
+        elif self.state == "connected":
+            self.acknowledge()
+
+    def drop(self) -> None:
+        """End the connection; a new one is tried."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self.state = "connect"
+        if self._link is not None:
+            self._link.abort()
+
+    def end(self) -> None:
+        """Follow no more."""
+        self._ended = True
+        self.drop()
+        self._link = None
+
+
+class _PrimaryLink(asyncio.Protocol):
+    """One connection to the primary."""
+
+    __slots__ = ("_due", "_follower", "_full", "_reader", "_server", "_transaction", "_transport")
+
+    def __init__(self, server: Server, follower: Follower) -> None:
+        self._server = server
+        self._follower = follower
+        self._reader = hiredis.Reader()
+        self._transport: asyncio.Transport | None = None
+        self._due = 0
+        self._full: tuple[str, int] | None = None
+        """The history and the offset that the data belong to which are on their way."""
+        self._transaction: list[list[bytes]] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        settings, stream = self._server.settings, self._server.stream
+        commands = [pack("REPLCONF", "listening-port", self._server.port)]
+        if password := settings.text("masterauth"):
+            commands.insert(0, pack("AUTH", settings.text("masteruser") or "default", password))
+        commands.append(pack("PSYNC", stream.id, stream.offset))
+        self._due = len(commands)
+        self._follower.established(self)
+        self.send(b"".join(commands))
+
+    def send(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._follower.lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        self._read()
+
+    def _read(self) -> None:
+        server, follower = self._server, self._follower
+        if server.is_held(self._read):
+            return
+        follower.heard_at = server.now
+        # A connection that was given up may still have something to say.
+        while follower is server.follower and follower.follows(self):
+            if server.loading:
+                server.when_loaded.append(self._read)
+                break
+            said: Any = self._reader.gets()
+            if said is False:
+                break
+            if self._due:
+                self._handshake(said)
+            elif self._full is not None:
+                self._begin(said, *self._full)
+            else:
+                self._apply(said)
+        server.wake()
+
+    def _begin(self, blob: bytes, id: str, offset: int) -> None:
+        """All of the primary's data have arrived; only now this node's history is the primary's."""
+        server = self._server
+        self._full = None
+        server.stream.begin(id, offset)
+        server.links.keep()
+        server.links.disconnect()
+        self._follower.database = 0
+        server.take_over(Dataset.load(blob))
+        if server.loading:
+            server.when_loaded.append(self._follower.up)
+        else:
+            self._follower.up()
+
+    def _handshake(self, said: Any) -> None:
+        server, follower = self._server, self._follower
+        self._due -= 1
+        if isinstance(said, Exception):
+            self.abort()
+        elif not self._due:
+            word, *rest = bytes(said).split()
+            if word == b"FULLRESYNC":
+                follower.state = "sync"
+                self._full = (rest[0].decode(), int(rest[1]))
+            else:
+                if rest[0].decode() != server.stream.id:
+                    server.stream.branch(rest[0].decode())
+                    server.links.disconnect()
+                follower.up()
+
+    def _apply(self, args: list[bytes]) -> None:
+        server, name = self._server, args[0]
+        transaction = self._transaction
+        if name == b"MULTI":
+            self._transaction = [args]
+            return
+        if transaction is not None:
+            transaction.append(args)
+            if name != b"EXEC":
+                return
+            self._transaction = None
+            server.apply(self._follower, transaction[1:-1])
+            server.links.feed(b"".join(pack(*command) for command in transaction))
+            return
+        if name == b"REPLCONF":
+            self._follower.acknowledge()  # of what was before: the question itself is not counted in
+        elif name != b"PING":
+            server.apply(self._follower, [args])
+        server.links.feed(pack(*args))

@@ -1,0 +1,72 @@
+"""What a command answers, as Python values, and how that looks in RESP.
+
+bytes are bulk strings, int, None and list what they are in RESP 2; a simple string is a `Status`, an
+error an `Fault`. Whatever is encoded already (a function's reply) is `Encoded`.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+
+class Status(bytes):
+    """A simple string, such as OK."""
+
+    __slots__ = ()
+
+
+class Encoded(bytes):
+    """A reply that is RESP already."""
+
+    __slots__ = ()
+
+
+class Fault(Exception):
+    """An error reply: raised by whatever refuses a command, its text begins with the code."""
+
+
+Reply: TypeAlias = "bytes | int | None | Fault | list[Reply]"
+
+OK = Status(b"OK")
+WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
+NO_INTEGER = "ERR value is not an integer or out of range"
+SYNTAX = "ERR syntax error"
+
+
+def encode(reply: Reply) -> bytes:
+    """One reply in RESP 2."""
+    match reply:
+        case Encoded():
+            return bytes(reply)
+        case Status():
+            return b"+%b\r\n" % bytes(reply)
+        case bytes():
+            return b"$%d\r\n%b\r\n" % (len(reply), reply)
+        case int():
+            return b":%d\r\n" % reply
+        case None:
+            return b"$-1\r\n"
+        case Fault():
+            text = str(reply).replace("\r", " ").replace("\n", " ")
+            return b"-%b\r\n" % text.encode(errors="surrogateescape")
+    return b"*%d\r\n%b" % (len(reply), b"".join(map(encode, reply)))
+
+
+def integer(argument: bytes) -> int:
+    """An argument that has to be a number of 64 bits.
+
+    Raises:
+        Fault: it is none.
+    """
+    try:
+        number = int(argument)
+    except ValueError:
+        raise Fault(NO_INTEGER) from None
+    if argument != b"%d" % number or not -(2**63) <= number < 2**63:
+        raise Fault(NO_INTEGER)
+    return number
+
+
+def shown(argument: bytes) -> str:
+    """An argument as text, whatever its bytes are; `encode` gives the same bytes back."""
+    return argument.decode(errors="surrogateescape")

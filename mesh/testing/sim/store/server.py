@@ -1,0 +1,461 @@
+"""The state of a node and the order in which commands are carried out; no lifecycle, see `node`.
+
+What a command needs is checked in the real server's order: known, number of arguments, login,
+permissions, memory, replicas, role, stale data, loading. A function checks for itself when it begins, and
+is replicated as the commands that it made, in one MULTI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+
+from mesh.store.resp import pack
+from mesh.testing.sim.store import server_commands
+from mesh.testing.sim.store.access import User, Users
+from mesh.testing.sim.store.client import Client
+from mesh.testing.sim.store.commands import Command, command_named
+from mesh.testing.sim.store.dataset import Dataset
+from mesh.testing.sim.store.disk import Commands, Disk
+from mesh.testing.sim.store.follower import Follower
+from mesh.testing.sim.store.info import PRODUCT
+from mesh.testing.sim.store.links import Links
+from mesh.testing.sim.store.lua import Function, runtime
+from mesh.testing.sim.store.replies import Fault, Reply, shown
+from mesh.testing.sim.store.settings import Settings
+from mesh.testing.sim.store.stream import Stream, new_id
+
+_OOM = "OOM command not allowed when used memory > 'maxmemory'."
+_NO_REPLICAS = "NOREPLICAS Not enough good replicas to write."
+_READ_ONLY = "READONLY You can't write against a read only replica."
+_MASTER_DOWN = "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."
+
+
+class Script:
+    """A function under way: for whom, where, and what it has written."""
+
+    __slots__ = ("client", "read_only", "writes")
+
+    def __init__(self, client: Client, *, read_only: bool) -> None:
+        self.client = client
+        self.read_only = read_only
+        self.writes: list[list[bytes]] = []
+
+
+class Server:
+    """One server process.
+
+    Attributes:
+        run_id: drawn at each start.
+        follower: towards the primary; None: this node is one.
+        synced_offset: how much of the stream is on this node's disk for certain.
+        paused: nothing is carried out; what arrives meanwhile waits.
+    """
+
+    def __init__(self, settings: Settings, disk: Disk, dice: random.Random) -> None:
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.settings = settings
+        self.disk = disk
+        self.dice = dice
+        self.run_id = new_id(dice)
+        self.port = 0
+        password = settings.text("requirepass")
+        self.users = Users(password.encode() if password else None)
+        self.stream = Stream(new_id(dice))
+        self.links = Links(self.stream, self.later, settings.number("repl-backlog-size"))
+        self.follower: Follower | None = None
+        self.clients: dict[int, Client] = {}
+        self.calls: Counter[str] = Counter()
+        self.data = Dataset()
+        self.functions: dict[bytes, Function] = {}
+        self.synced_offset = 0
+        self.loading = False
+        self.when_loaded: list[Callable[[], None]] = []
+        self.load_s = 0.0
+        self.paused = False
+        self.ended = False
+        self.started_at = self.now
+        self.on_shutdown: Callable[[], None] = lambda: None
+        self._held: deque[Callable[[], None]] = deque()
+        self._script: Script | None = None
+        self._stream_database = -1
+        self._awake = False
+        self._ids = 0
+
+    # ------------------------------------------------------------------------------------ the loop
+
+    @property
+    def now(self) -> float:
+        return self.loop.time()
+
+    def later(self, delay_s: float, then: Callable[[], None]) -> asyncio.TimerHandle:
+        """The loop's call_later; nothing happens while the node is paused or after its end."""
+
+        def ring() -> None:
+            if not self.ended and not self.is_held(ring):
+                then()
+
+        return self.loop.call_later(delay_s, ring)
+
+    def is_held(self, again: Callable[[], None]) -> bool:
+        """Whether the node is paused; `again` is called once it is resumed."""
+        if self.paused:
+            self._held.append(again)
+        return self.paused
+
+    def resume(self) -> None:
+        """Go on after a pause, with what arrived meanwhile, in order."""
+        self.paused = False
+        held, self._held = self._held, deque()
+        for again in held:
+            again()
+
+    def wake(self) -> None:
+        """Send what is to be sent before the loop sleeps."""
+        if not self._awake:
+            self._awake = True
+            self.loop.call_soon(self._before_sleep)
+
+    def _before_sleep(self) -> None:
+        self._awake = False
+        if not self.ended and not self.is_held(self.wake):
+            self.links.flush()
+
+    def next_client_id(self) -> int:
+        self._ids += 1
+        return self._ids
+
+    def forget(self, client: Client) -> None:
+        """A connection is gone."""
+        self.clients.pop(client.id, None)
+        self.links.detach(client)
+        self.count_replicas()
+
+    # -------------------------------------------------------------------------------- carrying out
+
+    def execute(self, client: Client, args: list[bytes]) -> Reply:
+        """Carry out one command of a client."""
+        try:
+            return self._execute(client, args)
+        except Fault as fault:
+            return fault
+
+    def _execute(self, client: Client, args: list[bytes]) -> Reply:
+        command = command_named(args[0])
+        if command is None:
+            raise _unknown(args)
+        if not command.fits(len(args)):
+            raise Fault(f"ERR wrong number of arguments for '{command.name}' command")
+        user = client.user
+        if user is None:
+            if not command.no_auth:
+                raise Fault("NOAUTH Authentication required.")
+        elif not user.everything:
+            user.check(command, command.named_keys(args), _channels(command, args))
+        self._admit(command)
+        self.calls[command.name] += 1
+        if command.on_data is None:
+            before = self.stream.offset
+            reply = server_commands.BY_NAME[command.name](self, client, args[1:])
+            if self.stream.offset != before:
+                client.written = self.stream.offset
+            return reply
+        data = self.data
+        before = data.dirty
+        reply = command.on_data(data, data.databases[client.database], args[1:])
+        if data.dirty != before:
+            self.propagate(client.database, (args,))
+            client.written = self.stream.offset
+        return reply
+
+    def _admit(self, command: Command) -> None:
+        if command.denied_oom and self.is_full:
+            raise Fault(_OOM)
+        if command.write:
+            self.admit_write()
+        if self.is_stale and not command.stale:
+            raise Fault(_MASTER_DOWN)
+        if self.loading and not command.loading:
+            raise Fault(f"LOADING {PRODUCT} is loading the dataset in memory")
+
+    def admit_write(self) -> None:
+        """Refuse a write to a replica, or where too few replicas follow."""
+        if self.follower is not None:
+            if self.settings.holds("replica-read-only"):
+                raise Fault(_READ_ONLY)
+        elif self.lacks_replicas:
+            raise Fault(_NO_REPLICAS)
+
+    @property
+    def is_full(self) -> bool:
+        limit = self.settings.number("maxmemory")
+        return limit > 0 and self.data.memory() > limit
+
+    @property
+    def lacks_replicas(self) -> bool:
+        least = self.settings.number("min-replicas-to-write")
+        lag = self.settings.number("min-replicas-max-lag")
+        return least > 0 and lag > 0 and self.links.good < least
+
+    @property
+    def is_stale(self) -> bool:
+        follower = self.follower
+        return (
+            follower is not None
+            and follower.state != "connected"
+            and not self.settings.holds("replica-serve-stale-data")
+        )
+
+    # ----------------------------------------------------------------------------------- functions
+
+    def call_function(
+        self, client: Client, function: Function, keys: list[bytes], args: list[bytes]
+    ) -> Reply:
+        """FCALL, once its arguments are sorted out."""
+        read_only = b"no-writes" in function.flags
+        if not read_only:
+            self._admit_function(function)
+        script = self._script = Script(client, read_only=read_only)
+        try:
+            return runtime().call(self, function, keys, args)
+        finally:
+            self._script = None
+            if script.writes:
+                self.propagate(client.database, script.writes)
+
+    def _admit_function(self, function: Function) -> None:
+        if self.follower is not None and self.settings.holds("replica-read-only"):
+            raise Fault("READONLY You can not run script with write flag on readonly replica.")
+        if self.follower is None and self.lacks_replicas:
+            raise Fault(_NO_REPLICAS)
+        if self.is_full and b"allow-oom" not in function.flags:
+            raise Fault(
+                "OOM allow-oom flag is not set on the script, can not run it when used memory > "
+                "'maxmemory'"
+            )
+
+    def command_from_function(self, args: list[bytes]) -> Reply:
+        """One redis.call of the function under way."""
+        script = self._script
+        assert script is not None
+        command = command_named(args[0]) if args else None
+        if command is None:
+            raise Fault("ERR Unknown command called from script")
+        if not command.fits(len(args)):
+            raise Fault("ERR Wrong number of args calling command from script")
+        client = script.client
+        user = client.user
+        if user is not None and not user.everything:
+            self._check_from_function(user, command, args)
+        if command.no_script:
+            raise Fault("ERR This Redis command is not allowed from script")
+        if command.write and script.read_only:
+            raise Fault("ERR Write commands are not allowed from read-only scripts.")
+        self.calls[command.name] += 1
+        if command.on_data is None:
+            return server_commands.BY_NAME[command.name](self, client, args[1:])
+        data = self.data
+        before = data.dirty
+        reply = command.on_data(data, data.databases[client.database], args[1:])
+        if data.dirty != before:
+            script.writes.append(args)
+        return reply
+
+    @staticmethod
+    def _check_from_function(user: User, command: Command, args: Sequence[bytes]) -> None:
+        try:
+            user.check(command, command.named_keys(args), _channels(command, args))
+        except Fault as fault:
+            _, reason = str(fault).split(" ", 1)
+            raise Fault(f"NOPERM ACL failure in script: {reason}") from None
+
+    def load_library(self, source: bytes, *, replace: bool) -> bytes:
+        """FUNCTION LOAD; the library's name.
+
+        Raises:
+            Fault: it cannot be.
+        """
+        name = _library_name(source)
+        if name in self.data.libraries and not replace:
+            raise Fault(f"ERR Library '{shown(name)}' already exists")
+        functions = runtime().load(source)
+        others = {
+            function
+            for library, known in self.data.libraries.items()
+            if library != name
+            for function in runtime().load(known)
+        }
+        for function in functions:
+            if function in others:
+                raise Fault(f"ERR Function {shown(function)} already exists")
+        self.delete_library(name)
+        self.data.libraries[name] = source
+        self.functions.update(functions)
+        return name
+
+    def delete_library(self, name: bytes) -> bool:
+        """FUNCTION DELETE; whether it was there."""
+        source = self.data.libraries.pop(name, None)
+        for function in runtime().load(source) if source else ():
+            self.functions.pop(function, None)
+        return source is not None
+
+    # --------------------------------------------------------------------------------- replication
+
+    def propagate(self, database: int, commands: Commands) -> None:
+        """Hand on what was written: to the disk, and to the replicas as one transaction."""
+        if self.settings.holds("appendonly"):
+            self.disk.append(database, commands)
+        if self.follower is None:
+            self._feed(database, commands)
+        if self.settings.text("appendfsync") == "always":
+            self.sync()
+        self.wake()
+
+    def _feed(self, database: int, commands: Commands) -> None:
+        if not self.links.wants_bytes:
+            self.links.feed(b"")
+            return
+        packed = [pack(*command) for command in commands]
+        if len(packed) > 1:
+            packed = [pack("MULTI"), *packed, pack("EXEC")]
+        if database != self._stream_database:
+            self._stream_database = database
+            self.links.feed(pack("SELECT", database))
+        self.links.feed(b"".join(packed))
+
+    def publish(self, channel: bytes, message: bytes) -> None:
+        """PUBLISH: on its way to the replicas, on no disk."""
+        if self.follower is None:
+            command = pack("PUBLISH", channel, message)
+            self.links.feed(command)
+            self.wake()
+
+    def name_database_anew(self) -> None:
+        """Whoever reads the stream from here knows of no database yet."""
+        self._stream_database = -1
+
+    def apply(self, follower: Follower, commands: Iterable[Sequence[bytes]]) -> None:
+        """Carry out what the primary wrote."""
+        written = []
+        for args in commands:
+            name = args[0].upper()
+            if name == b"SELECT":
+                follower.database = int(args[1])
+            elif name != b"PUBLISH":
+                self.replay(follower.database, args)
+                written.append(args)
+        if written:
+            self.propagate(follower.database, written)
+
+    def replay(self, database: int, args: Sequence[bytes]) -> None:
+        """Carry out a command from the disk or the primary: nothing is checked."""
+        command = command_named(args[0])
+        assert command is not None, args
+        if command.on_data is not None:
+            command.on_data(self.data, self.data.databases[database], args[1:])
+        else:
+            server_commands.change_functions(self, args[1:])
+
+    def take_over(self, data: Dataset) -> None:
+        """Become what a primary or the disk says; for a while, if loading takes time."""
+        self.adopt(data)
+        if self.settings.holds("appendonly"):
+            self.disk.begin(data.dump())
+            self.sync()
+        if self.load_s:
+            self.loading = True
+            self.later(self.load_s, self.loaded)
+
+    def adopt(self, data: Dataset) -> None:
+        """These data, and their functions afresh."""
+        self.data = data
+        self.functions = {}
+        for source in data.libraries.values():
+            self.functions.update(runtime().load(source))
+
+    def loaded(self) -> None:
+        """Loading is over."""
+        self.loading = False
+        waiting, self.when_loaded = self.when_loaded, []
+        for then in waiting:
+            then()
+
+    def follow(self, host: str, port: int) -> None:
+        """REPLICAOF host port."""
+        if self.follower is not None:
+            self.follower.end()
+        else:
+            self.links.break_off(
+                Fault(
+                    "UNBLOCKED force unblock from blocking operation, "
+                    "instance state changed (master -> replica?)"
+                )
+            )
+        self.follower = Follower(self, host, port)
+        self.follower.connect()
+
+    def promote(self) -> None:
+        """REPLICAOF NO ONE."""
+        if self.follower is None:
+            return
+        self.follower.end()
+        self.follower = None
+        self.stream.branch(new_id(self.dice))
+        self.name_database_anew()
+        self.links.keep()
+        self.links.disconnect()
+
+    def shut_down(self) -> None:
+        """SHUTDOWN: everything on the disk, every connection closed."""
+        self.sync()
+        self.on_shutdown()
+
+    def sync(self) -> None:
+        """All that was written is on the disk for certain."""
+        self.disk.sync()
+        self.synced_offset = self.stream.offset
+        self.links.settle()
+
+    def count_replicas(self) -> None:
+        """How many replicas were heard of lately."""
+        self.links.count(self.now, self.settings.number("min-replicas-max-lag"))
+
+    def every_second(self, second: int) -> None:
+        """What a server does from time to time."""
+        settings = self.settings
+        if settings.text("appendfsync") == "everysec" and self.synced_offset < self.stream.offset:
+            self.sync()
+        timeout_s = settings.number("repl-timeout")
+        if self.follower is not None:
+            self.follower.look(self.now, timeout_s)
+        elif second % settings.number("repl-ping-replica-period") == 0:
+            self.links.ping()
+        self.links.look(self.now, settings.number("min-replicas-max-lag"), timeout_s)
+        self.wake()
+
+
+def _unknown(args: Sequence[bytes]) -> Fault:
+    said = "".join(f"'{shown(arg)}' " for arg in args[1:])
+    return Fault(
+        f"ERR unknown command '{shown(args[0])[:128]}', with args beginning with: {said[:128]}"
+    )
+
+
+def _channels(command: Command, args: Sequence[bytes]) -> Sequence[bytes]:
+    return args[1:2] if command.name == "publish" else ()
+
+
+def _library_name(source: bytes) -> bytes:
+    head, _, _ = source.partition(b"\n")
+    words = head.split()
+    if not words or not words[0].startswith(b"#!"):
+        raise Fault("ERR Missing library metadata")
+    if words[0].lower() != b"#!lua":
+        raise Fault(f"ERR Engine '{shown(words[0][2:])}' not found")
+    for word in words[1:]:
+        if word.startswith(b"name="):
+            return word.removeprefix(b"name=")
+    raise Fault("ERR Library name was not given")
