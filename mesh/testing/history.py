@@ -7,12 +7,7 @@ any run of the mesh could have told all callers what they were told.
 Begins and ends are numbered in the order in which they were recorded. In one process that order is real, and
 finer than any clock: a call that begins in the very microsecond in which another one ended comes after it.
 
-A history's text has a line for each begin and each end, in that order, and can be read back:
-
-    0.1  a  #1  Account.deposit('alice', 5, timeout=2.0, idempotency_key='order-17')
-    0.2  b  #2  exists(Account, 'alice')
-    0.3  a  #1  -> 5
-    0.4  b  #2  unknown OutcomeUnknown('sent, and no verdict in 2 s')
+mesh.testing.recorder has what a test calls through, mesh.testing.history_text histories as text.
 """
 
 from __future__ import annotations
@@ -25,9 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from mesh.entities import MethodRef, spec_of
 from mesh.errors import EntityError, MeshError
-from mesh.methods import BuiltIn
 
 
 class End(enum.Enum):
@@ -46,6 +39,8 @@ class End(enum.Enum):
     """The caller stopped waiting. For a judge the same as unknown."""
 
 
+ASKING = "~outcome"
+"""In place of a method's name."""
 _MAYBE = (End.RUNNING, End.UNKNOWN, End.CANCELLED)
 
 
@@ -56,7 +51,8 @@ class Operation:
         number: in its history, from 1 on.
         client: name of whoever called.
         entity: name of the entity.
-        method: its method's; "~delete" and "~exists" are what every entity has.
+        method: its method's. "~delete" and "~exists" are what every entity has; "~outcome" asks after an
+            earlier call, by the method and idempotency key in `args`, and is no operation on the key.
         begun, ended: seconds of the history's clock; `ended` is infinite while it runs.
         first, last: where its begin and its end stand in the order of all of the history.
         timeout: seconds that the mesh was given; infinite where that is not known.
@@ -64,6 +60,8 @@ class Operation:
         value: the reply, where it returned.
         error: class name and message of what was raised.
         idempotency_key: the caller's own, where there is one.
+        released: where the end stood that left it unknown, if the mesh said more about it later.
+        settled: when it did.
     """
 
     __slots__ = (
@@ -81,6 +79,8 @@ class Operation:
         "last",
         "method",
         "number",
+        "released",
+        "settled",
         "timeout",
         "value",
     )
@@ -116,6 +116,8 @@ class Operation:
         self.end = End.RUNNING
         self.value: Any = None
         self.error: tuple[str, str] | None = None
+        self.released: float | None = None
+        self.settled: float | None = None
 
     def __repr__(self) -> str:
         return f"<{self}>"
@@ -141,22 +143,32 @@ class Operation:
     @property
     def call(self) -> str:
         """As one would write it."""
-        parts = [repr(readable(self.key)), *map(repr, self.args)]
-        if self.method.startswith("~"):
-            parts.insert(0, self.entity)
-            name = self.method[1:]
-        else:
-            name = self.name
-        parts += [f"{word}={value!r}" for word, value in self.kwargs.items()]
-        if self.idempotency_key is not None:
-            parts.append(f"idempotency_key={self.idempotency_key!r}")
-        return f"{name}({', '.join(parts)})"
+        return self.write(repr)
 
     @property
     def outcome(self) -> str:
         """What its caller was told, in a few words."""
+        return self.write_outcome(repr)
+
+    def write(self, show: Callable[[Any], str]) -> str:
+        """The call, with its values shown that way."""
+        parts = [repr(readable(self.key)), *map(show, self.args)]
+        name = self.name
+        if self.method.startswith("~"):
+            parts.insert(0, self.entity)
+            name = self.method[1:]
+        elif not name.replace(".", "").isidentifier():
+            parts.insert(0, repr(name))
+            name = "call"
+        parts += [f"{word}={show(value)}" for word, value in self.kwargs.items()]
+        if self.idempotency_key is not None:
+            parts.append(f"idempotency_key={self.idempotency_key!r}")
+        return f"{name}({', '.join(parts)})"
+
+    def write_outcome(self, show: Callable[[Any], str]) -> str:
+        """What its caller was told, with values shown that way."""
         if self.end is End.RETURNED:
-            return f"-> {self.value!r}"
+            return f"-> {show(self.value)}"
         if self.error is not None:
             return f"{self.end.value} {self.error[0]}({self.error[1]!r})"
         return str(self.end.value)
@@ -288,9 +300,12 @@ class History:
             operation.error = value
         else:
             operation.value = value
-        operation.last = next(self._order)
+        operation.settled = self._now()
         if operation.ended == math.inf:
-            operation.ended = self._now()
+            operation.ended = operation.settled
+        else:
+            operation.released = operation.last
+        operation.last = next(self._order)
 
     def under(self, name: str, key: bytes, idempotency_key: str) -> list[Operation]:
         """The operations of that method on that key that were given that idempotency key."""
@@ -307,14 +322,3 @@ def readable(key: bytes) -> str | bytes:
         return key.decode()
     except UnicodeDecodeError:
         return key
-
-
-def name_of(method: MethodRef[..., Any] | str) -> str:
-    """Entity.method"""
-    return method.name if isinstance(method, MethodRef) else method
-
-
-def built_in_name(entity: type[Any] | str, which: BuiltIn) -> str:
-    """Entity.~delete and the like."""
-    name = entity if isinstance(entity, str) else spec_of(entity).name
-    return f"{name}.{which.value}"

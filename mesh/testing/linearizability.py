@@ -32,7 +32,7 @@ from dataclasses import dataclass
 
 from mesh.entities import spec_of
 from mesh.errors import SetupError
-from mesh.testing.history import End, History, Operation, readable
+from mesh.testing.history import ASKING, End, History, Operation, readable
 from mesh.testing.models import BUILT_IN, Model
 from mesh.testing.placing import Placed, Search
 
@@ -139,7 +139,8 @@ def check(
     models = {spec_of(cls).name: Model(cls) for cls in (*BUILT_IN, *entities)}
     by_key: defaultdict[tuple[str, bytes], list[Operation]] = defaultdict(list)
     for operation in history:
-        by_key[operation.entity, operation.key].append(operation)
+        if operation.method != ASKING:
+            by_key[operation.entity, operation.key].append(operation)
     found: list[Counterexample] = []
     gave_up: list[GaveUp] = []
     for (entity, _), operations in by_key.items():

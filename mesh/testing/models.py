@@ -22,6 +22,7 @@ from mesh.testing.history import End, Operation
 State = bytes | None
 """None: there is no such key."""
 _SCALARS = frozenset({type(None), bool, int, str, bytes})
+_NO_LOOP = "no running event loop"
 _MAX_TEXT = 4096
 """Of an error's message, as handlers cut it."""
 
@@ -132,7 +133,9 @@ class Model:
             after = spec.encode(instance, extra)
         except SetupError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a user's method raises is its outcome
+        except Exception as error:
+            if method.is_async and isinstance(error, RuntimeError) and _NO_LOOP in str(error):
+                raise _waits(operation) from error
             message = str(error)[:_MAX_TEXT].encode(errors="replace").decode()
             return state, None, (type(error).__name__, message)
         if method.deletes:
@@ -185,7 +188,11 @@ def _at_once(coroutine: Any, operation: Operation) -> Any:
     except StopIteration as done:
         return done.value
     coroutine.close()
-    raise SetupError(
+    raise _waits(operation)
+
+
+def _waits(operation: Operation) -> SetupError:
+    return SetupError(
         f"{operation.name} waits for something, so it cannot be run on its own; check its histories "
         f"with a model of it, an entity of the same name whose methods do not wait"
     )

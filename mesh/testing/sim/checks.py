@@ -44,7 +44,7 @@ from typing import Any
 
 from mesh.client.stats import ClientStats
 from mesh.core.epochs import format_epoch
-from mesh.testing.history import End, History, Operation, readable
+from mesh.testing.history import ASKING, End, History, Operation, readable
 from mesh.testing.linearizability import check
 
 _ENDS = {
@@ -56,6 +56,9 @@ _ENDS = {
     End.CANCELLED: "cancelled",
     End.RUNNING: "running",
 }
+
+
+_READING = frozenset({"get", "items", "read", "~exists", ASKING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +321,7 @@ class Checks:
         for operation in history:
             by_key[operation.entity, operation.key].append(operation)
         for place, value in final.items():
-            commands = [o for o in by_key[place] if o.method not in ("get", "items", "~exists")]
+            commands = [o for o in by_key[place] if o.method not in _READING]
             methods = {o.method for o in commands}
             if methods == {"append"} and all(len(o.args) == 1 for o in commands):
                 self._appended(at, place, commands, value)
