@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mesh.testing.sim.store.commands import BY_NAME, Command
 from mesh.testing.sim.store.globs import is_match
@@ -38,61 +38,38 @@ class User:
             Fault: it is not modelled, or there is no such command.
         """
         text = rule.decode()
-        sign, rest = text[:1], text[1:]
-        match text:
-            case "reset":
-                self.reset()
-            case "on" | "off":
-                self.enabled = text == "on"
-            case "nopass":
-                self.passwords = None
-            case "resetpass":
-                self.passwords = set()
-            case "allkeys":
-                self.keys = [b"*"]
-            case "resetkeys":
-                self.keys = []
-            case "allchannels":
-                self.channels = [b"*"]
-            case "resetchannels":
-                self.channels = []
-            case "allcommands" | "nocommands":
-                self._command(f"{'+' if text == 'allcommands' else '-'}@all", rule)
-            case _ if sign == ">":
-                self.passwords = (self.passwords or set()) | {rest.encode()}
-            case _ if sign == "<" and self.passwords:
-                self.passwords.discard(rest.encode())
-            case _ if sign == "~":
-                self.keys.append(rest.encode())
-            case _ if sign == "&":
-                self.channels.append(rest.encode())
-            case _ if sign in "+-":
-                self._command(text, rule)
-            case _:
-                raise Fault(f"ERR Error in ACL SETUSER modifier '{text}': Syntax error")
+        if (plain := _PLAIN.get(text)) is not None:
+            plain(self)
+        elif text[:1] in _PREFIXES:
+            _PREFIXES[text[:1]](self, rule[1:])
+        else:
+            raise Fault(f"ERR Error in ACL SETUSER modifier '{text}': Syntax error")
         self.everything = (
             len(self.commands) == len(BY_NAME) and b"*" in self.keys and b"*" in self.channels
         )
 
-    def _command(self, text: str, rule: bytes) -> None:
-        name = text[1:].lower()
+    def _named(self, name: str) -> set[str]:
         if name.startswith("@"):
-            names = {
-                command.name
-                for command in BY_NAME.values()
-                if name == "@all" or name[1:] in command.categories
-            }
-        elif name.encode() in BY_NAME:
-            names = {name}
-        else:
+            category = name[1:]
+            commands = BY_NAME.values()
+            return {c.name for c in commands if category == "all" or category in c.categories}
+        if name.encode() not in BY_NAME:
             raise Fault(
-                f"ERR Error in ACL SETUSER modifier '{rule.decode()}': "
-                "Unknown command or category name in ACL"
+                f"ERR Error in ACL SETUSER modifier '{name}': Unknown command or category name in ACL"
             )
-        if text.startswith("+"):
-            self.commands |= names
-        else:
-            self.commands -= names
+        return {name}
+
+    def _allow(self, rule: bytes) -> None:
+        self.commands |= self._named(rule.decode().lower())
+
+    def _forbid(self, rule: bytes) -> None:
+        self.commands -= self._named(rule.decode().lower())
+
+    def _add_password(self, password: bytes) -> None:
+        self.passwords = (self.passwords or set()) | {password}
+
+    def _drop_password(self, password: bytes) -> None:
+        self.passwords = (self.passwords or set()) - {password}
 
     def accepts(self, password: bytes) -> bool:
         """Whether that login is right."""
@@ -126,6 +103,29 @@ class User:
         for key in () if self.everything else keys:
             if not any(is_match(pattern, key) for pattern in self.keys):
                 raise Fault("NOPERM No permissions to access a key")
+
+
+_PLAIN: dict[str, Callable[[User], None]] = {
+    "reset": User.reset,
+    "on": lambda user: setattr(user, "enabled", True),
+    "off": lambda user: setattr(user, "enabled", False),
+    "nopass": lambda user: setattr(user, "passwords", None),
+    "resetpass": lambda user: setattr(user, "passwords", set()),
+    "allkeys": lambda user: setattr(user, "keys", [b"*"]),
+    "resetkeys": lambda user: setattr(user, "keys", []),
+    "allchannels": lambda user: setattr(user, "channels", [b"*"]),
+    "resetchannels": lambda user: setattr(user, "channels", []),
+    "allcommands": lambda user: user.apply(b"+@all"),
+    "nocommands": lambda user: user.apply(b"-@all"),
+}
+_PREFIXES: dict[str, Callable[[User, bytes], None]] = {
+    ">": User._add_password,
+    "<": User._drop_password,
+    "~": lambda user, pattern: user.keys.append(pattern),
+    "&": lambda user, pattern: user.channels.append(pattern),
+    "+": User._allow,
+    "-": User._forbid,
+}
 
 
 class Users:

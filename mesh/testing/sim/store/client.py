@@ -1,89 +1,52 @@
-"""One client's connection to a node: commands in, replies out, in order; a WAIT holds up what is behind it."""
+"""One client's connection to a node: commands in, replies out, in order.
+
+A WAIT holds up what is behind it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import hiredis
 
-from mesh.testing.sim.store.access import User
-from mesh.testing.sim.store.replies import Encoded, Fault, Reply, encode
-
-if TYPE_CHECKING:
-    from mesh.testing.sim.store.links import Link
-    from mesh.testing.sim.store.server import Server
-
-NO_REPLY = Encoded(b"")
+from mesh.testing.sim.store.replies import Fault, Reply, encode
+from mesh.testing.sim.store.server import Server
+from mesh.testing.sim.store.session import NO_REPLY, Session
 
 
-class Client(asyncio.Protocol):
-    """A connection.
+class Client(Session, asyncio.Protocol):
+    """A connection, with its socket."""
 
-    Attributes:
-        written: the stream's offset behind the last thing that this connection wrote: a WAIT's measure.
-        blocked: a WAIT is under way; what is behind it stays unread.
-        ending: nothing more is carried out.
-        link: set once it is a replica's.
-    """
-
-    __slots__ = (
-        "blocked",
-        "database",
-        "ending",
-        "host",
-        "id",
-        "link",
-        "listening_port",
-        "name",
-        "out",
-        "port",
-        "reader",
-        "server",
-        "transport",
-        "user",
-        "written",
-    )
+    __slots__ = ("_out", "_reader", "_server", "_transport")
 
     def __init__(self, server: Server) -> None:
-        self.server = server
-        self.id = server.next_client_id()
-        self.reader = hiredis.Reader()
-        self.user: User | None = server.users.at_first
-        self.database = 0
-        self.name = b""
-        self.written = 0
-        self.blocked = False
-        self.ending = False
-        self.link: Link | None = None
-        self.listening_port = 0
-        self.out: list[bytes] = []
-        self.host, self.port = "", 0
-        self.transport: asyncio.Transport | None = None
-
-    def __repr__(self) -> str:
-        return f"<Client {self.id} {self.host}:{self.port}>"
+        super().__init__(server.next_client_id(), server.users.at_first)
+        self._server = server
+        self._reader = hiredis.Reader()
+        self._out: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
+        self._transport = cast("asyncio.Transport", transport)
         self.host, self.port = transport.get_extra_info("peername")[:2]
-        self.server.clients[self.id] = self
+        self._server.clients[self.id] = self
 
     def data_received(self, data: bytes) -> None:
-        self.reader.feed(data)
-        self.serve()
+        self._reader.feed(data)
+        self._serve()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ending = True
-        self.server.forget(self)
+        self._server.forget(self)
 
-    def serve(self) -> None:
+    def _serve(self) -> None:
         """Carry out what was received, up to a command that blocks."""
-        server = self.server
-        if server.is_held(self.serve):
+        server = self._server
+        if server.is_held(self._serve):
             return
-        gets, out = self.reader.gets, self.out
-        while not self.blocked and not self.ending:
+        gets, out = self._reader.gets, self._out
+        while not self.blocked and not self.ending and not server.paused:
             try:
                 args: Any = gets()
             except hiredis.ProtocolError as error:
@@ -92,35 +55,33 @@ class Client(asyncio.Protocol):
                 break
             if args is False:
                 break
-            if args and isinstance(args, list):
+            if isinstance(args, list) and args:
                 reply = server.execute(self, args)
                 if reply is not NO_REPLY:
                     out.append(encode(reply))
-        self.flush()
+        self._flush()
 
     def unblock(self, reply: Reply) -> None:
-        """The WAIT under way has its answer; go on with what is behind it."""
         self.blocked = False
-        self.out.append(encode(reply))
-        self.serve()
+        self._out.append(encode(reply))
+        self._serve()
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         """Send the replies; close, if that was asked for."""
-        transport = self.transport
+        transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if self.out:
-            transport.write(b"".join(self.out))
-            self.out.clear()
+        if self._out:
+            transport.write(b"".join(self._out))
+            self._out.clear()
         if self.ending:
             transport.close()
 
-    def end(self) -> None:
-        """Carry out nothing more, and close once the replies so far are sent."""
-        self.ending = True
+    def send(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def kill(self) -> None:
-        """Close at once."""
         self.ending = True
-        if self.transport is not None:
-            self.transport.abort()
+        if self._transport is not None:
+            self._transport.abort()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mesh.testing.sim.store import data_commands as on_data
-from mesh.testing.sim.store.data_commands import DataCommand
+from mesh.testing.sim.store.data_commands import Data, DataCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,28 +87,28 @@ def _server(name: str, arity: int, of: str, flags: str = "stale loading no_scrip
 
 
 _COMMANDS = (
-    _read("get", 2, on_data.get, "string fast"),
-    _write("set", -3, on_data.set_, "string slow"),
-    _write("incr", 2, on_data.incr, "string fast"),
-    _write("del", -2, on_data.delete, "keyspace slow", _ALL, denied_oom=False),
-    _write("unlink", -2, on_data.delete, "keyspace fast", _ALL, denied_oom=False),
-    _read("exists", -2, on_data.exists, "keyspace fast", _ALL),
-    _read("type", 2, on_data.type_, "keyspace fast"),
-    _read("keys", 2, on_data.keys, "keyspace slow dangerous", None),
-    _read("scan", -2, on_data.scan, "keyspace slow", None),
-    _read("dbsize", 1, on_data.dbsize, "keyspace fast", None),
-    _write("flushall", -1, on_data.flushall, "keyspace slow dangerous", None, denied_oom=False),
-    _read("memory", -2, on_data.memory, "slow", (2, 2, 1)),
-    _write("hset", -4, on_data.hset, "hash fast"),
-    _read("hget", 3, on_data.hget, "hash fast"),
-    _read("hmget", -3, on_data.hmget, "hash fast"),
-    _write("hdel", -3, on_data.hdel, "hash fast", denied_oom=False),
-    _read("hgetall", 2, on_data.hgetall, "hash slow"),
-    _read("hkeys", 2, on_data.hkeys, "hash slow"),
-    _read("hlen", 2, on_data.hlen, "hash fast"),
-    _read("hexists", 3, on_data.hexists, "hash fast"),
-    _write("hincrby", 4, on_data.hincrby, "hash fast"),
-    _read("hscan", -3, on_data.hscan, "hash slow"),
+    _read("get", 2, Data.get, "string fast"),
+    _write("set", -3, Data.set_, "string slow"),
+    _write("incr", 2, Data.incr, "string fast"),
+    _write("del", -2, Data.delete, "keyspace slow", _ALL, denied_oom=False),
+    _write("unlink", -2, Data.delete, "keyspace fast", _ALL, denied_oom=False),
+    _read("exists", -2, Data.exists, "keyspace fast", _ALL),
+    _read("type", 2, Data.type_, "keyspace fast"),
+    _read("keys", 2, Data.keys, "keyspace slow dangerous", None),
+    _read("scan", -2, Data.scan, "keyspace slow", None),
+    _read("dbsize", 1, Data.dbsize, "keyspace fast", None),
+    _write("flushall", -1, Data.flushall, "keyspace slow dangerous", None, denied_oom=False),
+    _read("memory", -2, Data.memory, "slow", (2, 2, 1)),
+    _write("hset", -4, Data.hset, "hash fast"),
+    _read("hget", 3, Data.hget, "hash fast"),
+    _read("hmget", -3, Data.hmget, "hash fast"),
+    _write("hdel", -3, Data.hdel, "hash fast", denied_oom=False),
+    _read("hgetall", 2, Data.hgetall, "hash slow"),
+    _read("hkeys", 2, Data.hkeys, "hash slow"),
+    _read("hlen", 2, Data.hlen, "hash fast"),
+    _read("hexists", 3, Data.hexists, "hash fast"),
+    _write("hincrby", 4, Data.hincrby, "hash fast"),
+    _read("hscan", -3, Data.hscan, "hash slow"),
     _server("fcall", -3, "slow scripting", "stale no_script"),
     _server("fcall_ro", -3, "slow scripting", "stale no_script"),
     Command("function", -2, frozenset({"slow", "scripting", "write"}), stale=True, no_script=True),

@@ -1,7 +1,7 @@
 """The commands on data: strings, hashes and keys, as far as a mesh and its tests use them.
 
-Each gets the data, the database chosen and the arguments behind its name, and returns a reply. One that
-changes something makes `dirty` grow: only then is it replicated.
+Each gets the database chosen and the arguments behind its name, and returns a reply. One that changes
+something makes `dirty` grow: only then is it replicated.
 """
 
 from __future__ import annotations
@@ -27,151 +27,134 @@ from mesh.testing.sim.store.replies import (
     integer,
 )
 
-DataCommand: TypeAlias = Callable[[Dataset, Database, Sequence[bytes]], Reply]
-
 _LISTPACK_FIELDS = 128
 _LISTPACK_BYTES = 64
 """A hash within these limits is scanned whole by one call, whatever its COUNT (listpack)."""
 
 
-def get(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    return string_at(db, args[0])
+class Data(Dataset):
+    """A node's data, and what can be done to them."""
 
+    __slots__ = ()
 
-def set_(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    if len(args) > 2:
-        raise Fault(SYNTAX)  # no options: a mesh's keys never expire
-    db[args[0]] = args[1]
-    data.dirty += 1
-    return OK
+    def get(self, db: Database, args: Sequence[bytes]) -> Reply:
+        return string_at(db, args[0])
 
+    def set_(self, db: Database, args: Sequence[bytes]) -> Reply:
+        if len(args) > 2:
+            raise Fault(SYNTAX)  # no options: a mesh's keys never expire
+        db[args[0]] = args[1]
+        self.dirty += 1
+        return OK
 
-def incr(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    number = integer(string_at(db, args[0]) or b"0") + 1
-    db[args[0]] = b"%d" % number
-    data.dirty += 1
-    return number
+    def incr(self, db: Database, args: Sequence[bytes]) -> Reply:
+        number = integer(string_at(db, args[0]) or b"0") + 1
+        db[args[0]] = b"%d" % number
+        self.dirty += 1
+        return number
 
+    def delete(self, db: Database, args: Sequence[bytes]) -> Reply:
+        count = sum(db.pop(key, None) is not None for key in args)
+        self.dirty += count
+        return count
 
-def delete(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    count = sum(db.pop(key, None) is not None for key in args)
-    data.dirty += count
-    return count
+    def exists(self, db: Database, args: Sequence[bytes]) -> Reply:
+        return sum(key in db for key in args)
 
+    def type_(self, db: Database, args: Sequence[bytes]) -> Reply:
+        value = db.get(args[0])
+        if value is None:
+            return Status(b"none")
+        return Status(b"string" if isinstance(value, bytes) else b"hash")
 
-def exists(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    return sum(key in db for key in args)
+    def keys(self, db: Database, args: Sequence[bytes]) -> Reply:
+        return [key for key in db if is_match(args[0], key)]
 
+    def dbsize(self, db: Database, args: Sequence[bytes]) -> Reply:
+        return len(db)
 
-def type_(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    value = db.get(args[0])
-    if value is None:
-        return Status(b"none")
-    return Status(b"string" if isinstance(value, bytes) else b"hash")
+    def flushall(self, db: Database, args: Sequence[bytes]) -> Reply:
+        for database in self.databases:
+            database.clear()
+        self.dirty += 1
+        return OK
 
+    def hset(self, db: Database, args: Sequence[bytes]) -> Reply:
+        if len(args) % 2 == 0:
+            raise Fault("ERR wrong number of arguments for 'hset' command")
+        held = hash_at(db, args[0])
+        if held is None:
+            held = db[args[0]] = {}
+        before = len(held)
+        held.update(zip(args[1::2], args[2::2], strict=True))
+        self.dirty += 1
+        return len(held) - before
 
-def keys(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    return [key for key in db if is_match(args[0], key)]
+    def hget(self, db: Database, args: Sequence[bytes]) -> Reply:
+        return (hash_at(db, args[0]) or {}).get(args[1])
 
+    def hmget(self, db: Database, args: Sequence[bytes]) -> Reply:
+        held = hash_at(db, args[0]) or {}
+        return [held.get(field) for field in args[1:]]
 
-def dbsize(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    return len(db)
+    def hdel(self, db: Database, args: Sequence[bytes]) -> Reply:
+        held = hash_at(db, args[0])
+        if held is None:
+            return 0
+        count = sum(held.pop(field, None) is not None for field in args[1:])
+        if not held:
+            del db[args[0]]
+        self.dirty += count
+        return count
 
+    def hgetall(self, db: Database, args: Sequence[bytes]) -> Reply:
+        return _flat((hash_at(db, args[0]) or {}).items())
 
-def flushall(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    for database in data.databases:
-        database.clear()
-    data.dirty += 1
-    return OK
+    def hkeys(self, db: Database, args: Sequence[bytes]) -> Reply:
+        return list(hash_at(db, args[0]) or ())
 
+    def hlen(self, db: Database, args: Sequence[bytes]) -> Reply:
+        return len(hash_at(db, args[0]) or ())
 
-def hset(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    if len(args) % 2 == 0:
-        raise Fault("ERR wrong number of arguments for 'hset' command")
-    held = hash_at(db, args[0])
-    if held is None:
-        held = db[args[0]] = {}
-    before = len(held)
-    held.update(zip(args[1::2], args[2::2], strict=True))
-    data.dirty += 1
-    return len(held) - before
+    def hexists(self, db: Database, args: Sequence[bytes]) -> Reply:
+        return int(args[1] in (hash_at(db, args[0]) or ()))
 
+    def hincrby(self, db: Database, args: Sequence[bytes]) -> Reply:
+        held = hash_at(db, args[0]) or {}
+        try:
+            number = integer(held.get(args[1], b"0"))
+        except Fault:
+            raise Fault("ERR hash value is not an integer") from None
+        number += integer(args[2])
+        if not -(2**63) <= number < 2**63:
+            raise Fault("ERR increment or decrement would overflow")
+        held[args[1]] = b"%d" % number
+        db[args[0]] = held
+        self.dirty += 1
+        return number
 
-def hget(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    return (hash_at(db, args[0]) or {}).get(args[1])
+    def hscan(self, db: Database, args: Sequence[bytes]) -> Reply:
+        cursor = _cursor(args[1])
+        pattern, count = _scan_options(args[2:])
+        held = hash_at(db, args[0])
+        if held is None:
+            return [b"0", []]
+        following, fields = _page(held, cursor, count, whole=_is_listpack(held.items()))
+        matching = [field for field in fields if is_match(pattern, field)]
+        return [b"%d" % following, _flat((field, held[field]) for field in matching)]
 
+    def scan(self, db: Database, args: Sequence[bytes]) -> Reply:
+        cursor = _cursor(args[0])
+        pattern, count = _scan_options(args[1:])
+        following, page = _page(db, cursor, count, whole=False)
+        matching: list[Reply] = [key for key in page if is_match(pattern, key)]
+        return [b"%d" % following, matching]
 
-def hmget(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    held = hash_at(db, args[0]) or {}
-    return [held.get(field) for field in args[1:]]
-
-
-def hdel(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    held = hash_at(db, args[0])
-    if held is None:
-        return 0
-    count = sum(held.pop(field, None) is not None for field in args[1:])
-    if not held:
-        del db[args[0]]
-    data.dirty += count
-    return count
-
-
-def hgetall(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    return _flat((hash_at(db, args[0]) or {}).items())
-
-
-def hkeys(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    return list(hash_at(db, args[0]) or ())
-
-
-def hlen(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    return len(hash_at(db, args[0]) or ())
-
-
-def hexists(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    return int(args[1] in (hash_at(db, args[0]) or ()))
-
-
-def hincrby(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    held = hash_at(db, args[0]) or {}
-    try:
-        number = integer(held.get(args[1], b"0"))
-    except Fault:
-        raise Fault("ERR hash value is not an integer") from None
-    number += integer(args[2])
-    if not -(2**63) <= number < 2**63:
-        raise Fault("ERR increment or decrement would overflow")
-    held[args[1]] = b"%d" % number
-    db[args[0]] = held
-    data.dirty += 1
-    return number
-
-
-def hscan(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    cursor = _cursor(args[1])
-    pattern, count = _scan_options(args[2:])
-    held = hash_at(db, args[0])
-    if held is None:
-        return [b"0", []]
-    following, fields = _page(held, cursor, count, whole=_is_listpack(held.items()))
-    matching = [field for field in fields if is_match(pattern, field)]
-    return [b"%d" % following, _flat((field, held[field]) for field in matching)]
-
-
-def scan(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    cursor = _cursor(args[0])
-    pattern, count = _scan_options(args[1:])
-    following, page = _page(db, cursor, count, whole=False)
-    matching: list[Reply] = [key for key in page if is_match(pattern, key)]
-    return [b"%d" % following, matching]
-
-
-def memory(data: Dataset, db: Database, args: Sequence[bytes]) -> Reply:
-    if args[0].upper() != b"USAGE" or len(args) < 2:
-        raise Fault(f"ERR unknown subcommand '{args[0].decode()}'. Try MEMORY HELP.")
-    value = db.get(args[1])
-    return None if value is None else memory_of(args[1], value)
+    def memory(self, db: Database, args: Sequence[bytes]) -> Reply:
+        if args[0].upper() != b"USAGE" or len(args) < 2:
+            raise Fault(f"ERR unknown subcommand '{args[0].decode()}'. Try MEMORY HELP.")
+        value = db.get(args[1])
+        return None if value is None else memory_of(args[1], value)
 
 
 def _flat(pairs: Iterable[tuple[bytes, bytes]]) -> list[Reply]:
@@ -179,9 +162,7 @@ def _flat(pairs: Iterable[tuple[bytes, bytes]]) -> list[Reply]:
 
 
 def _is_listpack(pairs: Iterable[tuple[bytes, bytes]]) -> bool:
-    count = 0
-    for field, value in pairs:
-        count += 1
+    for count, (field, value) in enumerate(pairs, start=1):
         if count > _LISTPACK_FIELDS or len(field) > _LISTPACK_BYTES or len(value) > _LISTPACK_BYTES:
             return False
     return True
@@ -222,3 +203,6 @@ def _scan_options(options: Sequence[bytes]) -> tuple[bytes, int]:
             case _:
                 raise Fault(SYNTAX)
     return pattern, count
+
+
+DataCommand: TypeAlias = Callable[[Data, Database, Sequence[bytes]], Reply]

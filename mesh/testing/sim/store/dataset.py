@@ -5,7 +5,7 @@ A replica that attaches gets all of it as one blob, and a node's disk begins wit
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import msgpack
 
@@ -44,7 +44,7 @@ class Dataset:
         return blob
 
     @classmethod
-    def load(cls, blob: bytes) -> Dataset:
+    def load(cls, blob: bytes) -> Self:
         """The reverse of `dump`; an empty blob is an empty node."""
         self = cls()
         if blob:
@@ -53,7 +53,7 @@ class Dataset:
                 self.databases[number] = database
         return self
 
-    def memory(self) -> int:
+    def used_memory(self) -> int:
         """About how many bytes the data take; compared with maxmemory."""
         databases = self.databases
         return _EMPTY_BYTES + sum(memory_of(k, v) for db in databases for k, v in db.items())

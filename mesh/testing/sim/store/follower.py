@@ -8,15 +8,14 @@ the same connection.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import hiredis
 
 from mesh.store.resp import pack
-from mesh.testing.sim.store.dataset import Dataset
-
-if TYPE_CHECKING:
-    from mesh.testing.sim.store.server import Server
+from mesh.testing.sim.store.data_commands import Data
+from mesh.testing.sim.store.replies import Fault
+from mesh.testing.sim.store.server import Server
 
 
 class Follower:
@@ -185,7 +184,7 @@ class _PrimaryLink(asyncio.Protocol):
         server.links.keep()
         server.links.disconnect()
         self._follower.database = 0
-        server.take_over(Dataset.load(blob))
+        server.take_over(Data.load(blob))
         if server.loading:
             server.when_loaded.append(self._follower.up)
         else:
@@ -226,3 +225,18 @@ class _PrimaryLink(asyncio.Protocol):
         elif name != b"PING":
             server.apply(self._follower, [args])
         server.links.feed(pack(*args))
+
+
+def follow(server: Server, host: str, port: int) -> None:
+    """REPLICAOF host port."""
+    if server.follower is not None:
+        server.follower.end()
+    else:
+        server.links.break_off(
+            Fault(
+                "UNBLOCKED force unblock from blocking operation, instance state changed "
+                "(master -> replica?)"
+            )
+        )
+    follower = server.follower = Follower(server, host, port)
+    follower.connect()

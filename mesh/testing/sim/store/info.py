@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from mesh.testing.sim.store.replies import Reply
+from mesh.testing.sim.store.server import Server
 
-if TYPE_CHECKING:
-    from mesh.testing.sim.store.server import Server
-
-PRODUCT = "Valkey"
 _VERSION = "8.1.8"
 
 Fields = dict[str, object]
@@ -49,7 +45,7 @@ def _server(server: Server) -> Fields:
 
 def _memory(server: Server) -> Fields:
     return {
-        "used_memory": server.data.memory(),
+        "used_memory": server.data.used_memory(),
         "maxmemory": server.settings.text("maxmemory"),
         "maxmemory_policy": server.settings.text("maxmemory-policy"),
     }

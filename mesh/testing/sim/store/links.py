@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mesh.store.resp import pack
-from mesh.testing.sim.store.client import Client
 from mesh.testing.sim.store.replies import Reply
+from mesh.testing.sim.store.session import NO_REPLY, Session
 from mesh.testing.sim.store.stream import Stream
 
 _GETACK = pack("REPLCONF", "GETACK", "*")
@@ -31,7 +31,7 @@ class Link:
 
     __slots__ = ("client", "confirmed", "heard_at", "host", "pending", "port", "synced")
 
-    def __init__(self, client: Client, now: float) -> None:
+    def __init__(self, client: Session, now: float) -> None:
         self.client = client
         self.host = client.host
         self.port = client.listening_port or client.port
@@ -53,7 +53,7 @@ class Link:
 class _Waiting:
     """A client in WAIT or WAITAOF."""
 
-    client: Client
+    client: Session
     offset: int
     count: int
     reached: Callable[[int], Reply]
@@ -95,10 +95,14 @@ class Links:
     def attach(self, link: Link) -> None:
         """A replica follows from the present offset."""
         self._kept = True
-        link.client.link = link
+        link.client.is_replica = True
         self.all.append(link)
 
-    def detach(self, client: Client) -> None:
+    def of(self, client: Session) -> Link | None:
+        """The link of a replica's connection; None: it is none, or not attached any more."""
+        return next((link for link in self.all if link.client is client), None)
+
+    def detach(self, client: Session) -> None:
         """A client is gone, as a replica or in a WAIT."""
         self.all = [link for link in self.all if link.client is not client]
         for waiting in self._waiting:
@@ -138,9 +142,7 @@ class Links:
                 self.feed(_GETACK)
         for link in self.all:
             if link.pending:
-                transport = link.client.transport
-                if transport is not None and not transport.is_closing():
-                    transport.write(b"".join(link.pending))
+                link.client.send(b"".join(link.pending))
                 link.pending.clear()
 
     def ping(self) -> None:
@@ -176,7 +178,7 @@ class Links:
 
     def wait(
         self,
-        client: Client,
+        client: Session,
         timeout_s: float,
         count: int,
         reached: Callable[[int], Reply],
@@ -190,7 +192,7 @@ class Links:
         client.blocked = True
         self._waiting.append(waiting)
         self._ask = True
-        return None
+        return NO_REPLY
 
     def settle(self) -> None:
         """End the waits that have what they waited for."""

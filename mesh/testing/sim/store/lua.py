@@ -196,26 +196,22 @@ class _Runtime:
             raise bug
 
     def _command(self, *args: LuaValue) -> LuaValue:
+        """One redis.call: a value, or a text and its kind (1 a status, 2 an error)."""
         try:
             if self._caller is None:
                 return b"ERR redis.call can only be called inside a script invocation", 2
             texts = [arg if type(arg) is bytes else _text(arg) for arg in args]
             reply = self._caller.command_from_function(texts)
-            match reply:
-                case Status():
-                    return bytes(reply), 1
-                case None:
-                    return False
-                case list():
-                    return self.table([False if item is None else item for item in reply])
-                case Fault():
-                    raise reply
-            return reply
         except Fault as fault:
             return str(fault).encode(errors="surrogateescape"), 2
         except BaseException as bug:
             self._bug = bug
             raise
+        if type(reply) is list:
+            return self.table([False if item is None else item for item in reply])
+        if type(reply) is Status:
+            return bytes(reply), 1
+        return False if reply is None else reply
 
     def _register(self, name: bytes, callback: LuaValue, *flags: bytes) -> None:
         assert self._loading is not None

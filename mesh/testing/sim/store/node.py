@@ -26,8 +26,13 @@ import random
 from collections.abc import Mapping
 
 from mesh.testing.sim.store.client import Client
-from mesh.testing.sim.store.dataset import Dataset
+from mesh.testing.sim.store.connection_commands import ConnectionCommands
+from mesh.testing.sim.store.data_commands import Data
 from mesh.testing.sim.store.disk import Disk
+from mesh.testing.sim.store.follower import follow
+from mesh.testing.sim.store.function_commands import FunctionCommands
+from mesh.testing.sim.store.node_commands import NodeCommands
+from mesh.testing.sim.store.replication_commands import ReplicationCommands
 from mesh.testing.sim.store.server import Server
 from mesh.testing.sim.store.settings import EMBEDDED, Settings
 
@@ -97,6 +102,8 @@ class StoreNode:
             "a node is started once; for a restart, make another on its disk"
         )
         server = self._server = Server(self._settings, self.disk, self._dice)
+        for commands in (ConnectionCommands, NodeCommands, ReplicationCommands, FunctionCommands):
+            server.handlers |= commands(server).table
         server.load_s = self._load_s
         server.on_shutdown = self.kill
         self._recover(server)
@@ -106,13 +113,13 @@ class StoreNode:
         server.port = self.port
         self._timer = server.later(self._dice.random(), self._tick)
         if self._primary is not None:
-            server.follow(*self._primary)
+            follow(server, *self._primary)
 
     def _recover(self, server: Server) -> None:
         disk, settings = self.disk, self._settings
         if not settings.holds("appendonly"):
             return
-        server.adopt(Dataset.load(disk.base))
+        server.adopt(Data.load(disk.base))
         for database, commands in disk.entries:
             for args in commands:
                 server.replay(database, args)

@@ -25,7 +25,7 @@ class Fault(Exception):
     """An error reply: raised by whatever refuses a command, its text begins with the code."""
 
 
-Reply: TypeAlias = "bytes | int | None | Fault | list[Reply]"
+Reply: TypeAlias = "bytes | int | Fault | list[Reply] | None"
 
 OK = Status(b"OK")
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
@@ -70,3 +70,11 @@ def integer(argument: bytes) -> int:
 def shown(argument: bytes) -> str:
     """An argument as text, whatever its bytes are; `encode` gives the same bytes back."""
     return argument.decode(errors="surrogateescape")
+
+
+def no_subcommand(command: str, said: bytes) -> Fault:
+    """What a container command says to a subcommand that it has not, or with other arguments."""
+    return Fault(
+        f"ERR unknown subcommand or wrong number of arguments for '{shown(said)}'. "
+        f"Try {command} HELP."
+    )

@@ -11,19 +11,18 @@ import asyncio
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeAlias
 
 from mesh.store.resp import pack
-from mesh.testing.sim.store import server_commands
 from mesh.testing.sim.store.access import User, Users
-from mesh.testing.sim.store.client import Client
 from mesh.testing.sim.store.commands import Command, command_named
-from mesh.testing.sim.store.dataset import Dataset
+from mesh.testing.sim.store.data_commands import Data
 from mesh.testing.sim.store.disk import Commands, Disk
-from mesh.testing.sim.store.follower import Follower
-from mesh.testing.sim.store.info import PRODUCT
+from mesh.testing.sim.store.libraries import Libraries
 from mesh.testing.sim.store.links import Links
 from mesh.testing.sim.store.lua import Function, runtime
 from mesh.testing.sim.store.replies import Fault, Reply, shown
+from mesh.testing.sim.store.session import Session
 from mesh.testing.sim.store.settings import Settings
 from mesh.testing.sim.store.stream import Stream, new_id
 
@@ -32,13 +31,40 @@ _NO_REPLICAS = "NOREPLICAS Not enough good replicas to write."
 _READ_ONLY = "READONLY You can't write against a read only replica."
 _MASTER_DOWN = "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."
 
+Args: TypeAlias = Sequence[bytes]
+Handler: TypeAlias = Callable[[Session, Args], Reply]
+"""What carries out a command that concerns the node; gets the arguments behind its name."""
+
+
+class Primary(Protocol):
+    """A replica's side of its replication; see `follower`."""
+
+    host: str
+    port: int
+    state: str
+    """connect, connecting, handshake, sync or connected, as ROLE says it."""
+    heard_at: float
+    """When the primary last sent anything."""
+    down_since: float | None
+    """When the link was lost; None while it is up."""
+    database: int
+    """That the stream's next command concerns."""
+
+    def look(self, now: float, timeout_s: int) -> None:
+        """Once a second: connect again, acknowledge, or give the connection up."""
+        ...
+
+    def end(self) -> None:
+        """Follow no more."""
+        ...
+
 
 class Script:
     """A function under way: for whom, where, and what it has written."""
 
     __slots__ = ("client", "read_only", "writes")
 
-    def __init__(self, client: Client, *, read_only: bool) -> None:
+    def __init__(self, client: Session, *, read_only: bool) -> None:
         self.client = client
         self.read_only = read_only
         self.writes: list[list[bytes]] = []
@@ -65,11 +91,12 @@ class Server:
         self.users = Users(password.encode() if password else None)
         self.stream = Stream(new_id(dice))
         self.links = Links(self.stream, self.later, settings.number("repl-backlog-size"))
-        self.follower: Follower | None = None
-        self.clients: dict[int, Client] = {}
+        self.follower: Primary | None = None
+        self.clients: dict[int, Session] = {}
         self.calls: Counter[str] = Counter()
-        self.data = Dataset()
-        self.functions: dict[bytes, Function] = {}
+        self.data = Data()
+        self.libraries = Libraries(self.data)
+        self.handlers: dict[str, Handler] = {}
         self.synced_offset = 0
         self.loading = False
         self.when_loaded: list[Callable[[], None]] = []
@@ -127,7 +154,7 @@ class Server:
         self._ids += 1
         return self._ids
 
-    def forget(self, client: Client) -> None:
+    def forget(self, client: Session) -> None:
         """A connection is gone."""
         self.clients.pop(client.id, None)
         self.links.detach(client)
@@ -135,14 +162,14 @@ class Server:
 
     # -------------------------------------------------------------------------------- carrying out
 
-    def execute(self, client: Client, args: list[bytes]) -> Reply:
+    def execute(self, client: Session, args: list[bytes]) -> Reply:
         """Carry out one command of a client."""
         try:
             return self._execute(client, args)
         except Fault as fault:
             return fault
 
-    def _execute(self, client: Client, args: list[bytes]) -> Reply:
+    def _execute(self, client: Session, args: list[bytes]) -> Reply:
         command = command_named(args[0])
         if command is None:
             raise _unknown(args)
@@ -158,7 +185,7 @@ class Server:
         self.calls[command.name] += 1
         if command.on_data is None:
             before = self.stream.offset
-            reply = server_commands.BY_NAME[command.name](self, client, args[1:])
+            reply = self.handlers[command.name](client, args[1:])
             if self.stream.offset != before:
                 client.written = self.stream.offset
             return reply
@@ -178,7 +205,7 @@ class Server:
         if self.is_stale and not command.stale:
             raise Fault(_MASTER_DOWN)
         if self.loading and not command.loading:
-            raise Fault(f"LOADING {PRODUCT} is loading the dataset in memory")
+            raise Fault("LOADING Valkey is loading the dataset in memory")
 
     def admit_write(self) -> None:
         """Refuse a write to a replica, or where too few replicas follow."""
@@ -191,7 +218,7 @@ class Server:
     @property
     def is_full(self) -> bool:
         limit = self.settings.number("maxmemory")
-        return limit > 0 and self.data.memory() > limit
+        return limit > 0 and self.data.used_memory() > limit
 
     @property
     def lacks_replicas(self) -> bool:
@@ -211,7 +238,7 @@ class Server:
     # ----------------------------------------------------------------------------------- functions
 
     def call_function(
-        self, client: Client, function: Function, keys: list[bytes], args: list[bytes]
+        self, client: Session, function: Function, keys: list[bytes], args: list[bytes]
     ) -> Reply:
         """FCALL, once its arguments are sorted out."""
         read_only = b"no-writes" in function.flags
@@ -255,7 +282,7 @@ class Server:
             raise Fault("ERR Write commands are not allowed from read-only scripts.")
         self.calls[command.name] += 1
         if command.on_data is None:
-            return server_commands.BY_NAME[command.name](self, client, args[1:])
+            return self.handlers[command.name](client, args[1:])
         data = self.data
         before = data.dirty
         reply = command.on_data(data, data.databases[client.database], args[1:])
@@ -270,37 +297,6 @@ class Server:
         except Fault as fault:
             _, reason = str(fault).split(" ", 1)
             raise Fault(f"NOPERM ACL failure in script: {reason}") from None
-
-    def load_library(self, source: bytes, *, replace: bool) -> bytes:
-        """FUNCTION LOAD; the library's name.
-
-        Raises:
-            Fault: it cannot be.
-        """
-        name = _library_name(source)
-        if name in self.data.libraries and not replace:
-            raise Fault(f"ERR Library '{shown(name)}' already exists")
-        functions = runtime().load(source)
-        others = {
-            function
-            for library, known in self.data.libraries.items()
-            if library != name
-            for function in runtime().load(known)
-        }
-        for function in functions:
-            if function in others:
-                raise Fault(f"ERR Function {shown(function)} already exists")
-        self.delete_library(name)
-        self.data.libraries[name] = source
-        self.functions.update(functions)
-        return name
-
-    def delete_library(self, name: bytes) -> bool:
-        """FUNCTION DELETE; whether it was there."""
-        source = self.data.libraries.pop(name, None)
-        for function in runtime().load(source) if source else ():
-            self.functions.pop(function, None)
-        return source is not None
 
     # --------------------------------------------------------------------------------- replication
 
@@ -337,7 +333,7 @@ class Server:
         """Whoever reads the stream from here knows of no database yet."""
         self._stream_database = -1
 
-    def apply(self, follower: Follower, commands: Iterable[Sequence[bytes]]) -> None:
+    def apply(self, follower: Primary, commands: Iterable[Sequence[bytes]]) -> None:
         """Carry out what the primary wrote."""
         written = []
         for args in commands:
@@ -357,9 +353,9 @@ class Server:
         if command.on_data is not None:
             command.on_data(self.data, self.data.databases[database], args[1:])
         else:
-            server_commands.change_functions(self, args[1:])
+            self.libraries.change(args[1:])
 
-    def take_over(self, data: Dataset) -> None:
+    def take_over(self, data: Data) -> None:
         """Become what a primary or the disk says; for a while, if loading takes time."""
         self.adopt(data)
         if self.settings.holds("appendonly"):
@@ -369,12 +365,10 @@ class Server:
             self.loading = True
             self.later(self.load_s, self.loaded)
 
-    def adopt(self, data: Dataset) -> None:
+    def adopt(self, data: Data) -> None:
         """These data, and their functions afresh."""
         self.data = data
-        self.functions = {}
-        for source in data.libraries.values():
-            self.functions.update(runtime().load(source))
+        self.libraries = Libraries(data)
 
     def loaded(self) -> None:
         """Loading is over."""
@@ -382,20 +376,6 @@ class Server:
         waiting, self.when_loaded = self.when_loaded, []
         for then in waiting:
             then()
-
-    def follow(self, host: str, port: int) -> None:
-        """REPLICAOF host port."""
-        if self.follower is not None:
-            self.follower.end()
-        else:
-            self.links.break_off(
-                Fault(
-                    "UNBLOCKED force unblock from blocking operation, "
-                    "instance state changed (master -> replica?)"
-                )
-            )
-        self.follower = Follower(self, host, port)
-        self.follower.connect()
 
     def promote(self) -> None:
         """REPLICAOF NO ONE."""
@@ -446,16 +426,3 @@ def _unknown(args: Sequence[bytes]) -> Fault:
 
 def _channels(command: Command, args: Sequence[bytes]) -> Sequence[bytes]:
     return args[1:2] if command.name == "publish" else ()
-
-
-def _library_name(source: bytes) -> bytes:
-    head, _, _ = source.partition(b"\n")
-    words = head.split()
-    if not words or not words[0].startswith(b"#!"):
-        raise Fault("ERR Missing library metadata")
-    if words[0].lower() != b"#!lua":
-        raise Fault(f"ERR Engine '{shown(words[0][2:])}' not found")
-    for word in words[1:]:
-        if word.startswith(b"name="):
-            return word.removeprefix(b"name=")
-    raise Fault("ERR Library name was not given")

@@ -108,8 +108,7 @@ def _bytes_of(name: str, value: str) -> int:
     for unit, factor in _UNITS.items():
         if text.endswith(unit) and text[: -len(unit)].isdigit():
             return int(text[: -len(unit)]) * factor
-    if text.endswith("b"):
-        text = text[:-1]
+    text = text.removesuffix("b")
     if not text.isdigit():
         raise Fault(
             f"ERR CONFIG SET failed (possibly related to argument '{name}') - "
