@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +37,7 @@ from mesh.core.tenure import Tenure
 from mesh.core.wire import Kind, pack_frame, unpack_request
 from mesh.entities import Registry
 from mesh.errors import BadRequest, MeshError, ProtocolError, Unavailable
-from mesh.ids import new_nonce
+from mesh.ids import new_nonce, process_id
 from mesh.net.clock import SYSTEM, Clock
 from mesh.net.connection import Connection
 from mesh.net.dial import dial
@@ -54,6 +53,9 @@ log = logging.getLogger("mesh.node")
 
 Connect = Callable[[str, Clock], Awaitable[Peer]]
 """Makes a client of the handler at an address, which tells the time by that clock."""
+
+HandOver = Callable[[str, bytes, str], Awaitable[None]]
+"""Has the warden at an address watch this process; called with the process's nonce and the handler's id."""
 
 _RETRY_S = 0.02
 _ASK_AGAIN_S = 0.001
@@ -104,6 +106,7 @@ class Node:
         connect: makes a client of this very handler, by its address; for methods that call other entities.
         settle_memory: takes what is there out of the collector's sight. Called for every few thousand keys,
             since a full collection goes through all of them while calls wait.
+        hand_over: has the warden watch this process.
     """
 
     def __init__(
@@ -114,8 +117,10 @@ class Node:
         clock: Clock = SYSTEM,
         connect: Connect | None = None,
         settle_memory: Callable[[], None] = lambda: None,
+        hand_over: HandOver = hand_over,
     ) -> None:
         self.settings = settings
+        self._hand_over = hand_over
         self._settle_memory = settle_memory
         self._settled = 0
         self._clock = clock
@@ -171,7 +176,7 @@ class Node:
         await self._listener.open(s.host, s.port)
         if s.warden:
             # Before anyone can own anything: a death that nobody sees is the one that costs seconds.
-            await hand_over(s.warden, self.nonce, s.id)
+            await self._hand_over(s.warden, self.nonce, s.id)
         self._spawn(self._run_reads(), "reads")
         self._spawn(self._run_listings(), "listings")
         self._spawn(self._run_warm_up(), "warm-up")
@@ -336,7 +341,7 @@ class Node:
                 self.nonce,
                 s.host,
                 self.port,
-                os.getpid(),
+                process_id(),
                 s.warden,
                 s.weight,
                 s.region,

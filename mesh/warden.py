@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
+from typing import Protocol
 
 from mesh.core.messages import Exited, Hello, Stop, WardenHere, unpack_message
 from mesh.core.wire import Kind
 from mesh.errors import MeshError
-from mesh.ids import new_nonce
-from mesh.net import clock
+from mesh.ids import new_nonce, process_id
+from mesh.net.clock import SYSTEM, Clock
 from mesh.net.connection import Connection
 from mesh.net.dial import dial
 from mesh.net.pidfd import PidfdReceiver
@@ -23,6 +25,27 @@ from mesh.net.pidfd import PidfdReceiver
 log = logging.getLogger("mesh.warden")
 
 _RETRY_S = 0.05
+
+
+class Watcher(Protocol):
+    """Who knows of exits for certain; see mesh.net.pidfd.PidfdReceiver."""
+
+    @property
+    def watching(self) -> list[bytes]:
+        """Nonces of the processes that are alive."""
+        ...
+
+    def open(self, address: str) -> None:
+        """Have handlers come."""
+        ...
+
+    def close(self) -> None:
+        """Watch nobody any more."""
+        ...
+
+
+Watch = Callable[[Callable[[bytes, str, int], None], Callable[[bytes], None]], Watcher]
+"""Makes a watcher that calls these: with (nonce, handler id, pid) of a new process; with an exit's nonce."""
 
 
 class Warden:
@@ -33,6 +56,9 @@ class Warden:
         id: of this warden.
         address: where handlers hand over their descriptors (abstract local socket).
         supervisors: "host:port" of each.
+        clock: what the age of an exit is told by.
+        node: name of the machine; empty: what it calls itself.
+        watch: makes what watches the processes.
     """
 
     def __init__(
@@ -42,7 +68,12 @@ class Warden:
         address: str,
         supervisors: tuple[str, ...],
         token: str = "",
+        clock: Clock = SYSTEM,
+        node: str = "",
+        watch: Watch = PidfdReceiver,
     ) -> None:
+        self._clock = clock
+        self._node = node or os.uname().nodename
         self.id = id
         self.address = address
         self.ended = asyncio.Event()
@@ -52,7 +83,7 @@ class Warden:
         self._supervisors = supervisors
         self._nonce = new_nonce()
         self._loop = asyncio.get_running_loop()
-        self._receiver = PidfdReceiver(self._on_watch, self._on_exit)
+        self._receiver = watch(self._on_watch, self._on_exit)
         self._links: dict[str, Connection] = {}
         self._exits: dict[bytes, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -81,9 +112,9 @@ class Warden:
         log.info("watching %s, pid %d", id_, pid)
 
     def _on_exit(self, nonce: bytes) -> None:
-        at = self._exits[nonce] = clock.now()
+        at = self._exits[nonce] = self._clock.now()
         for conn in self._links.values():
-            conn.send(Exited(nonce, (clock.now() - at) * 1000).frame())
+            conn.send(Exited(nonce, (self._clock.now() - at) * 1000).frame())
             conn.flush()
 
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
@@ -108,10 +139,9 @@ class Warden:
                     log.debug("no supervisor at %s: %s", address, error)
                 else:
                     self._links[address] = conn
-                    node = os.uname().nodename
-                    here = WardenHere(self.id, node, os.getpid(), self._receiver.watching)
+                    here = WardenHere(self.id, self._node, process_id(), self._receiver.watching)
                     conn.send(here.frame())
                     # A supervisor that was away while someone died has to hear of it.
                     for nonce, at in self._exits.items():
-                        conn.send(Exited(nonce, (clock.now() - at) * 1000).frame())
+                        conn.send(Exited(nonce, (self._clock.now() - at) * 1000).frame())
             await asyncio.sleep(_RETRY_S)

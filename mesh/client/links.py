@@ -20,7 +20,6 @@ from typing import Any
 from mesh.core.messages import Hello
 from mesh.core.table import HandlerRow
 from mesh.errors import MeshError, Unavailable
-from mesh.net import clock
 from mesh.net.connection import Connection, Receiver
 from mesh.net.dial import dial
 
@@ -63,7 +62,7 @@ class Links:
         self._endpoints: dict[str, Connection] = {}
         self._dialing: dict[bytes | str, asyncio.Task[None]] = {}
         self._connected_at: dict[bytes | str, float] = {}
-        self._sockets: set[Connection] = set()
+        self._sockets: dict[Connection, None] = {}  # in order, so that runs can be repeated
         self._over = False
         self._gone = asyncio.Event()
 
@@ -110,7 +109,7 @@ class Links:
 
     def drop(self, conn: Connection) -> bytes | None:
         """A connection is over; an endpoint is dialed again. Returns the nonce if it was a handler's."""
-        self._sockets.discard(conn)
+        self._sockets.pop(conn, None)
         if self._over and not self._sockets:
             self._gone.set()
         for address, other in list(self._endpoints.items()):
@@ -210,17 +209,17 @@ class Links:
 
     def _opened(self, conn: Connection) -> None:
         self._prune()
-        self._sockets.add(conn)
+        self._sockets[conn] = None
 
     def _prune(self) -> None:
         """Forget connections that ended before their welcome: nobody is told of those."""
-        self._sockets = {conn for conn in self._sockets if not conn.is_closed}
+        self._sockets = dict.fromkeys(conn for conn in self._sockets if not conn.is_closed)
 
     async def _not_at_once(self, peer: bytes | str) -> None:
         """A peer that welcomes and then hangs up, again and again, is not dialed in a tight loop."""
-        if clock.now() - self._connected_at.get(peer, -_MAX_RECONNECT_S) < _MAX_RECONNECT_S:
+        if self._loop.time() - self._connected_at.get(peer, -_MAX_RECONNECT_S) < _MAX_RECONNECT_S:
             await asyncio.sleep(_RECONNECT_S)
-        self._connected_at[peer] = clock.now()
+        self._connected_at[peer] = self._loop.time()
 
 
 async def _resolve(address: str) -> Iterable[str]:

@@ -57,7 +57,7 @@ class Listener:
         self._limits = limits or Limits()
         self._server: asyncio.Server | None = None
         self._silent: dict[Connection, asyncio.TimerHandle] = {}
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # in order, so that runs can be repeated
         self._sweep: asyncio.TimerHandle | None = None
         self.port = 0
 
@@ -126,7 +126,7 @@ class Listener:
         conn.trust()
         conn.role = hello.role
         conn.tag = hello.nonce
-        self._connections.add(conn)
+        self._connections[conn] = None
         conn.send(self._service.on_hello(conn, hello).frame())
         self._service.on_ready(conn)
 
@@ -134,7 +134,7 @@ class Listener:
         """See Receiver."""
         self._forget(conn)
         if conn in self._connections:
-            self._connections.discard(conn)
+            del self._connections[conn]
             self._service.on_closed(conn, reason)
 
     def _forget(self, conn: Connection) -> None:

@@ -41,7 +41,7 @@ async def ask_all(
                 )
                 if not finished:
                     break
-            for task in waiting:
+            for task in asking:  # in order; to those that have ended it is nothing
                 task.cancel()
     except BaseException:
         for answer in answers():

@@ -93,7 +93,7 @@ class Process:
         self.task: asyncio.Task[Any] | None = None
         self.on_exit: list[Callable[[Process], object]] = []
         self.sockets: dict[Socket, None] = {}
-        self.context = contextvars.copy_context()
+        self.context = contextvars.Context()
         self.context.run(current.set, self)
         self._backlog: deque[SimHandle] = deque()
         self._paused = False
