@@ -1,4 +1,5 @@
-"""One suite for every store: in memory, and on an embedded Redis or Valkey that the session shares.
+"""One suite for every store: in memory, on an embedded Redis or Valkey that the session shares, and on the
+simulator's model of one, which this proves to be like it.
 
 Each test has a mesh of its own there. `mesh` is a leader's view of it, with the faults a test may
 ask for.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import ssl
@@ -38,6 +40,7 @@ from mesh.store.embedded import EmbeddedStore
 from mesh.store.memory import MemoryServer, MemoryStore
 from mesh.store.redis import RedisStore
 from mesh.store.resp import pack
+from mesh.testing.sim.store.node import EMBEDDED, Disk, StoreNode
 
 PARTITIONS = 8
 WAIT_TIMEOUT_S = 0.05
@@ -156,12 +159,12 @@ class MeshInMemory(MeshUnderTest):
 
 
 class MeshOnRedis(MeshUnderTest):
-    def __init__(self, embedded: EmbeddedStore, pids: dict[str, int], name: str) -> None:
+    """A mesh in a store that is reached over sockets."""
+
+    def __init__(self, address: StoreAddress) -> None:
         super().__init__()
-        self.embedded = embedded
-        self.address = replace(embedded.address, mesh=name)
+        self.address = replace(address, mesh=f"t-{new_nonce().hex()}")
         self.paused: set[str] = set()
-        self.pids = pids
         self.store = self.another()
 
     def another(self, address: StoreAddress | None = None, **options: float) -> RedisStore:
@@ -178,12 +181,28 @@ class MeshOnRedis(MeshUnderTest):
         assert isinstance(self.store, RedisStore)
         return await self.store.administer(pack(*arguments))
 
+    def neighbour(self) -> MeshOnRedis:
+        """A mesh of another name in the same store."""
+        raise NotImplementedError
+
+    def stop(self, link: str) -> None:
+        """What SIGSTOP does to that replica."""
+        raise NotImplementedError
+
+    def go_on(self, link: str) -> None:
+        """What SIGCONT does."""
+        raise NotImplementedError
+
+    async def all_follow(self) -> bool:
+        """Whether both replicas have caught up."""
+        raise NotImplementedError
+
     async def pause(self, link: str) -> None:
-        os.kill(self.pids[link], signal.SIGSTOP)
+        self.stop(link)
         self.paused.add(link)
 
     async def resume(self, link: str) -> None:
-        os.kill(self.pids[link], signal.SIGCONT)
+        self.go_on(link)
         self.paused.discard(link)
 
     async def spoil(self, partition: int) -> None:
@@ -200,13 +219,57 @@ class MeshOnRedis(MeshUnderTest):
         if self.paused:
             for link in list(self.paused):
                 await self.resume(link)
-            await self.until(self._all_follow)
+            await self.until(self.all_follow)
         await super().close()
 
-    async def _all_follow(self) -> bool:
+
+class MeshOnServer(MeshOnRedis):
+    """On the embedded store's servers."""
+
+    def __init__(self, embedded: EmbeddedStore, pids: dict[str, int]) -> None:
+        super().__init__(embedded.address)
+        self.embedded = embedded
+        self.pids = pids
+
+    def neighbour(self) -> MeshOnServer:
+        return MeshOnServer(self.embedded, self.pids)
+
+    def stop(self, link: str) -> None:
+        os.kill(self.pids[link], signal.SIGSTOP)
+
+    def go_on(self, link: str) -> None:
+        os.kill(self.pids[link], signal.SIGCONT)
+
+    async def all_follow(self) -> bool:
         nodes = await self.embedded.nodes()
         lags = [node.lag_bytes for node in nodes if node.role == "replica"]
         return len(lags) == 2 and all(lag is not None and lag < 1000 for lag in lags)
+
+
+class MeshOnModel(MeshOnRedis):
+    """On the simulator's model of a primary and two replicas, with real sockets."""
+
+    def __init__(self, nodes: list[StoreNode]) -> None:
+        _, *replicas = nodes
+        super().__init__(model_address(nodes))
+        self.nodes = nodes
+        self.replicas = {f"{node.host}:{node.port}": node for node in replicas}
+
+    def neighbour(self) -> MeshOnModel:
+        return MeshOnModel(self.nodes)
+
+    def stop(self, link: str) -> None:
+        self.replicas[link].pause()
+
+    def go_on(self, link: str) -> None:
+        self.replicas[link].resume()
+
+    async def all_follow(self) -> bool:
+        return await self.administer("WAIT", 2, 100) == 2 and len(await self.store.links()) == 2
+
+
+def model_address(nodes: list[StoreNode]) -> StoreAddress:
+    return StoreAddress(tuple((node.host, node.port) for node in nodes), password="secret")
 
 
 @pytest.fixture(scope="session")
@@ -219,10 +282,40 @@ async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Em
         yield store
 
 
+@pytest.fixture(scope="session")
+async def model() -> AsyncIterator[list[StoreNode]]:
+    """A primary and two replicas as `embedded` has them, in this process."""
+    dice = random.Random(1)
+    settings = EMBEDDED | {"requirepass": "secret", "masterauth": "secret"}
+    primary = StoreNode(Disk(), dice, settings=settings)
+    await primary.start("127.0.0.1", 0)
+    nodes = [primary]
+    for _ in range(2):
+        follows = (primary.host, primary.port)
+        nodes.append(StoreNode(Disk(), dice, settings=settings, primary=follows))
+        await nodes[-1].start("127.0.0.1", 0)
+    redis = RedisStore(model_address(nodes))
+    async with asyncio.timeout(10):
+        while len(await redis.links()) < 2:  # noqa: ASYNC110 - it lies behind sockets
+            await asyncio.sleep(0.01)
+    await redis.ensure_functions()
+    await redis.close()
+    yield nodes
+    for node in nodes:
+        await node.stop()
+
+
 @pytest.fixture
-async def on_redis(embedded: EmbeddedStore) -> AsyncIterator[MeshOnRedis]:
+async def on_server(embedded: EmbeddedStore) -> AsyncIterator[MeshOnServer]:
     pids = {f"{node.host}:{node.port}": node.pid for node in await embedded.nodes()}
-    mesh = MeshOnRedis(embedded, pids, f"t-{new_nonce().hex()}")
+    mesh = MeshOnServer(embedded, pids)
+    yield mesh
+    await mesh.close()
+
+
+@pytest.fixture
+async def on_model(model: list[StoreNode]) -> AsyncIterator[MeshOnModel]:
+    mesh = MeshOnModel(model)
     yield mesh
     await mesh.close()
 
@@ -234,7 +327,12 @@ async def in_memory() -> AsyncIterator[MeshInMemory]:
     await mesh.close()
 
 
-@pytest.fixture(params=["in_memory", "on_redis"])
+@pytest.fixture(params=["on_server", "on_model"])
+def on_redis(request: pytest.FixtureRequest) -> MeshOnRedis:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["in_memory", "on_server", "on_model"])
 def mesh(request: pytest.FixtureRequest) -> MeshUnderTest:
     return request.getfixturevalue(request.param)
 

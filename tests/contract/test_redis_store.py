@@ -5,9 +5,7 @@ primary.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import signal
 import subprocess
 from contextlib import suppress
 from dataclasses import replace
@@ -367,7 +365,7 @@ async def test_a_repetition_waits_for_the_replicas_on_a_new_connection_too(on_re
         store = on_redis.another(wait_timeout_s=10.0, call_timeout_s=20.0)
         await store.recorded()
         await on_redis.pause(link)
-        asyncio.get_running_loop().call_later(0.1, os.kill, on_redis.pids[link], signal.SIGCONT)
+        asyncio.get_running_loop().call_later(0.1, on_redis.go_on, link)
         reply = await getattr(store, call)(*arguments)
         assert (reply.status, reply.acknowledged) == (StoreStatus.OK, True)
 

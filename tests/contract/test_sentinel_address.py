@@ -42,18 +42,18 @@ async def test_sentinels_name_every_node_the_primary_first(embedded):
     assert sorted(nodes) == sorted(embedded.address.nodes)
 
 
-async def test_a_mesh_is_served_through_a_url_that_names_sentinels(on_redis, embedded):
+async def test_a_mesh_is_served_through_a_url_that_names_sentinels(on_server, embedded):
     hosts = ",".join(f"{host}:{port}" for host, port in embedded.sentinels)
     url = f"redis+sentinel://{hosts}/{MASTER}"
-    address = StoreAddress.from_url(url, on_redis.address.mesh, embedded.address.password)
-    store = on_redis.another(address)
-    await on_redis.open()
-    assert (await store.recorded()).life.number == on_redis.life
+    address = StoreAddress.from_url(url, on_server.address.mesh, embedded.address.password)
+    store = on_server.another(address)
+    await on_server.open()
+    assert (await store.recorded()).life.number == on_server.life
     assert (await store.check_server()).run_id
     assert str(address) in repr(store)
 
 
-async def test_one_sentinel_that_answers_is_enough(on_redis, embedded, fake, unused_port):
+async def test_one_sentinel_that_answers_is_enough(embedded, fake, unused_port):
     silent = await fake(SENTINEL=None, CLIENT=None, AUTH=None)
     nodes = (silent.node, ("127.0.0.1", unused_port), embedded.sentinels[0])
     async with asyncio.timeout(10):
@@ -125,7 +125,7 @@ async def test_sentinels_that_are_enough_pass_the_check(embedded):
     await check_quorum(asking(embedded))
 
 
-async def test_the_promoted_node_is_found_and_sentinels_too_few_are_refused(on_redis, tmp_path):
+async def test_the_promoted_node_is_found_and_sentinels_too_few_are_refused(on_server, tmp_path):
     """A store of its own, since it does not survive this."""
     async with EmbeddedStore(tmp_path, down_after_ms=300, tilt_ms=3000) as embedded:
         address = asking(embedded)
@@ -140,7 +140,7 @@ async def test_the_promoted_node_is_found_and_sentinels_too_few_are_refused(on_r
             except (StoreUnreachable, StoreRefused):
                 return False
 
-        await on_redis.until(promoted)
+        await on_server.until(promoted)
         await store.close()
 
         for pid in pids(embedded, "sentinel")[:2]:
@@ -154,4 +154,4 @@ async def test_the_promoted_node_is_found_and_sentinels_too_few_are_refused(on_r
                 return "too few to fail over" in str(error) and "NOQUORUM" in str(error)
             return False
 
-        await on_redis.until(refused)
+        await on_server.until(refused)

@@ -8,7 +8,7 @@ import pytest
 
 from mesh.core.records import OpenLife, StoreStatus
 from mesh.core.syncset import InSyncSet
-from mesh.ids import new_nonce, new_operation
+from mesh.ids import new_operation
 
 SET = InSyncSet(3, frozenset({"10.0.0.1:1"}), frozenset({"10.0.0.2:2"}))
 
@@ -114,10 +114,10 @@ async def test_a_process_comes_back_under_its_nonce_and_counts_anew(mesh):
     assert await mesh.read(again, 1, b"a", b"b") == [b"x", b"y"]
 
 
-async def test_meshes_share_a_store_without_seeing_each_other(mesh, on_redis, embedded):
-    await mesh.open()
-    grant = await mesh.join(1)
-    await mesh.store.commit(0, grant, 1, 1, [mesh.entry(1, a=b"x")])
-    other = type(on_redis)(embedded, on_redis.pids, f"t-{new_nonce().hex()}")
+async def test_meshes_share_a_store_without_seeing_each_other(on_redis):
+    await on_redis.open()
+    grant = await on_redis.join(1)
+    await on_redis.store.commit(0, grant, 1, 1, [on_redis.entry(1, a=b"x")])
+    other = on_redis.neighbour()
     assert (await other.store.recorded()).life is None
     await other.close()

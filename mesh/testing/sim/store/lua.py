@@ -208,10 +208,18 @@ class _Runtime:
             self._bug = bug
             raise
         if type(reply) is list:
-            return self.table([False if item is None else item for item in reply])
+            return self._listed(reply)
         if type(reply) is Status:
             return bytes(reply), 1
         return False if reply is None else reply
+
+    def _listed(self, items: list[Reply]) -> LuaValue:
+        return self.table(
+            [
+                False if item is None else self._listed(item) if type(item) is list else item
+                for item in items
+            ]
+        )
 
     def _register(self, name: bytes, callback: LuaValue, *flags: bytes) -> None:
         assert self._loading is not None
