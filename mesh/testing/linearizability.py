@@ -15,8 +15,8 @@ and end, where the model says the same. Unknown, still running or cancelled: any
 nowhere. "Not executed": nowhere. Calls of one method under one idempotency key are one call, of which all
 callers were told the same.
 
-The search goes as far into the history as any order gets. The end that no order gets past is the
-counterexample: all before it can be explained, so the history up to it is the shortest prefix that cannot. If
+A counterexample is the shortest prefix of a history that has no such order, and so the end of one call: up
+to there, all that callers had been told could be explained. If
 one mistake of a mesh would explain it (a lost effect, a second one, an old state, a call that took effect
 though its caller was told otherwise), that is said. The problem is NP-complete, so after a bounded number of
 steps a key is given up, which is said too, and is neither good nor bad.
@@ -52,9 +52,11 @@ class Counterexample:
 
     Attributes:
         entity, key: whose history it is.
-        operation: the one whose end cannot be explained.
+        operation: the one whose end cannot be explained; before it, everything could.
         prefix: all operations that had begun when it ended, in the order of their begins.
-        states: in which the key could have been when it ended, as text; some of them, if there are many.
+        blocked: the one that finds no place, given that end: itself, or one that ended before it.
+        states: in which the key could have been where `blocked` is to be placed, as text; some of them, if
+            there are many.
         hint: a mistake of the mesh that would explain all of it, or "".
     """
 
@@ -62,6 +64,7 @@ class Counterexample:
     key: bytes
     operation: Operation
     prefix: tuple[Operation, ...]
+    blocked: Operation
     states: tuple[str, ...]
     hint: str = ""
 
@@ -69,7 +72,11 @@ class Counterexample:
         told = [
             f"{self.entity} {readable(self.key)!r}: no order of the calls explains {self.operation}"
         ]
-        told += [f"    before it the key could only be: {state}" for state in self.states]
+        before = "it"
+        if self.blocked is not self.operation:
+            before = f"#{self.blocked.number}"
+            told[0] += f" with {self.blocked}"
+        told += [f"    before {before} the key could only be: {state}" for state in self.states]
         if self.hint:
             told.append(f"    {self.hint}")
         left_out = len(self.prefix) - _MAX_LINES
@@ -171,30 +178,43 @@ class _Key:
             operations = _merged(self._operations, self._model)
         except _AnsweredOtherwise as other:
             why = f"under one idempotency key, {other.first.client} was told {other.first.outcome}"
-            return self._counterexample(other.second, (), why)
-        search = self._search(operations, self._max_steps)
+            return self._counterexample(other.second, other.second, (), why)
+        search = self._search(operations, math.inf, self._max_steps)
         found = search.run()
         if found:
             return None
         first = self._operations[0]
         if found is None:
             return GaveUp(first.entity, first.key, len(self._operations), search.steps)
-        culprit = search.end_of(search.furthest)
+        search, culprit = self._shortest(operations, search)
         states = [self._model.show(state) for state in list(search.states)[:_MAX_SHOWN]]
         if len(search.states) > _MAX_SHOWN:
             states.append(f"one of {len(search.states) - _MAX_SHOWN} more")
         hint = self._hint([o for o in operations if o.first < culprit.last], culprit)
-        return self._counterexample(culprit, tuple(states), hint)
+        blocked = search.end_of(search.furthest)
+        return self._counterexample(culprit, blocked, tuple(states), hint)
+
+    def _shortest(self, operations: list[Operation], search: Search) -> tuple[Search, Operation]:
+        """Up to which end there is no order, given that what ended later was not yet known."""
+        least = search.end_of(search.furthest).last
+        ends = sorted((o for o in operations if o.executed is not None), key=_last)
+        for culprit in ends:
+            if culprit.last >= least:
+                shorter = self._search(operations, culprit.last, self._max_steps)
+                if shorter.run() is False:
+                    return shorter, culprit
+        return search, ends[-1]
 
     def _counterexample(
-        self, culprit: Operation, states: tuple[str, ...], hint: str
+        self, culprit: Operation, blocked: Operation, states: tuple[str, ...], hint: str
     ) -> Counterexample:
         prefix = tuple(o for o in self._operations if o.first < culprit.last)
-        culprit = next(o for o in prefix if o.number == culprit.number)
-        return Counterexample(culprit.entity, culprit.key, culprit, prefix, states, hint)
+        by_number = {o.number: o for o in prefix}
+        culprit, blocked = by_number[culprit.number], by_number[blocked.number]
+        return Counterexample(culprit.entity, culprit.key, culprit, prefix, blocked, states, hint)
 
-    def _search(self, operations: Iterable[Operation], max_steps: int) -> Search:
-        return self._search_of(self._placed(operations, math.inf), max_steps)
+    def _search(self, operations: Iterable[Operation], until: float, max_steps: int) -> Search:
+        return self._search_of(self._placed(operations, until), max_steps)
 
     def _search_of(self, calls: Iterable[Placed], max_steps: int) -> Search:
         ended: list[Placed] = []
@@ -207,9 +227,12 @@ class _Key:
         """As the search sees them, given that nothing that ended later has ended."""
         placed = []
         for operation in operations:
-            is_query = self._model.is_query(operation)
-            ended = operation.end in _FINISHED and operation.last <= until
-            if ended or not (is_query or operation.end is End.NOT_EXECUTED):
+            if operation.first > until:
+                continue
+            known = operation.last <= until
+            ended = known and operation.end in _FINISHED
+            is_query = self._model.is_query(operation) or (ended and operation.end is End.RAISED)
+            if ended or not (is_query or (known and operation.end is End.NOT_EXECUTED)):
                 placed.append(Placed(operation, is_query=is_query, ended=ended))
         return placed
 

@@ -106,9 +106,7 @@ class Model:
         return f"Model({self.spec.name})"
 
     def is_query(self, operation: Operation) -> bool:
-        """It changes no state, whenever it runs: a query, or a command that ended in an error."""
-        if operation.end is End.RAISED:
-            return True
+        """It changes no state, whenever it runs."""
         return operation.method == BuiltIn.EXISTS.value or (
             operation.method != BuiltIn.DELETE.value and self._method(operation).query
         )

@@ -35,7 +35,7 @@ class Placed:
         self, operation: Operation, *, is_query: bool, ended: bool, is_lost: bool = False
     ) -> None:
         self.operation = operation
-        self.number: object = (operation.number, is_lost) if is_lost else operation.number
+        self.number = 4 * operation.number + 2 * ended + is_lost
         self.is_query = is_query
         self.is_lost = is_lost
         self.first = operation.first
@@ -77,7 +77,7 @@ class Search:
         self._max_steps = max_steps
         self._ends = sorted(ended, key=_last)
         self._maybe = sorted(maybe, key=_first)
-        self._next: dict[tuple[object, State], State | _Unfit] = {}
+        self._next: dict[tuple[int, State], State | _Unfit] = {}
         self._failed: dict[tuple[int, int, State], list[int]] = {}
         self._queries: list[tuple[Placed, ...]] = []
         self._commands: list[tuple[Placed, ...]] = []

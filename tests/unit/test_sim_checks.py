@@ -1,0 +1,344 @@
+"""Each check of a simulated mesh on a run that is right and on one that is wrong."""
+
+import pytest
+
+from mesh.client.stats import ClientStats
+from mesh.core.epochs import epoch_of
+from mesh.errors import OutcomeUnknown, Overloaded
+from mesh.testing.history import History
+from mesh.testing.sim.checks import Checks
+
+A, B = b"\xaa" * 8, b"\xbb" * 8
+E1, E2, E3 = epoch_of(1, 1), epoch_of(1, 2), epoch_of(2, 1)
+
+
+@pytest.fixture
+def checks():
+    return Checks(partitions=2)
+
+
+def only(checks, what):
+    """The one violation, which is of that promise; its line."""
+    [violation] = checks.violations
+    assert violation.what == what
+    assert "\n" not in str(violation)
+    return str(violation)
+
+
+# ------------------------------------------------------------------------------------------------- the store
+
+
+def test_one_owner_after_the_other_is_right(checks):
+    checks.granted(0.0, "A", 0, E1, A)
+    checks.committed(1.0, "A", 1, A, 0, 1, [(0, E1)])
+    checks.committed(1.1, "A", 1, A, 1, 1, [(0, E1)])
+    checks.committed(1.2, "A", 1, A, 0, 2, [(0, E1)])
+    checks.granted(2.0, "A", 0, E2, B)
+    checks.committed(3.0, "A", 1, B, 0, 1, [(0, E2)])
+    assert not checks.violations
+
+
+def test_a_primary_that_was_cut_off_may_go_on_in_its_own_life(checks):
+    checks.granted(0.0, "A", 0, E1, A)
+    checks.granted(1.0, "B", 0, E3, B)
+    checks.committed(2.0, "B", 2, B, 0, 1, [(0, E3)])
+    checks.committed(2.1, "A", 1, A, 0, 1, [(0, E1)])
+    assert not checks.violations
+
+
+def test_two_writers_under_one_epoch_are_wrong(checks):
+    checks.committed(1.0, "A", 1, A, 0, 1, [(0, E1)])
+    checks.committed(2.5, "A", 1, B, 0, 1, [(0, E1)])
+    assert only(checks, "one writer") == (
+        "2.500000 s  one writer: A took a commit of bbbbbbbb for partition 0 under 1.1, under which "
+        "aaaaaaaa had written"
+    )
+
+
+def test_a_writer_that_the_epoch_was_not_given_to_is_wrong(checks):
+    checks.granted(0.0, "A", 0, E1, A)
+    checks.committed(1.0, "A", 1, B, 0, 1, [(0, E1)])
+    assert "which was given to aaaaaaaa" in only(checks, "one writer")
+
+
+def test_a_commit_under_an_epoch_that_is_over_is_wrong(checks):
+    checks.granted(0.0, "A", 0, E1, A)
+    checks.granted(1.0, "A", 0, E2, B)
+    checks.committed(2.0, "A", 1, A, 0, 1, [(0, E1)])
+    assert "after 1.2 was given or written" in only(checks, "one writer")
+
+
+def test_an_epoch_that_is_given_twice_is_wrong(checks):
+    checks.granted(0.0, "A", 0, E1, A)
+    checks.granted(1.0, "B", 0, E1, B)
+    assert "aaaaaaaa, and on B to bbbbbbbb" in only(checks, "an epoch is given once")
+
+
+def test_an_epoch_that_goes_back_is_wrong(checks):
+    checks.granted(0.0, "A", 0, E2, A)
+    checks.granted(1.0, "A", 0, E1, A)
+    only(checks, "epochs only grow")
+
+
+@pytest.mark.parametrize("seq", [1, 2, 4])
+def test_a_batch_out_of_sequence_is_wrong(checks, seq):
+    checks.committed(1.0, "A", 1, A, 0, 1, [(0, E1)])
+    checks.committed(1.0, "A", 1, A, 0, 2, [(0, E1)])
+    checks.committed(1.0, "A", 1, A, 0, seq, [(0, E1)])
+    assert "after 2" in only(checks, "batches are applied in sequence")
+
+
+def test_lives_one_after_the_other_are_right(checks):
+    checks.life_opened(0.0, "A", "run-a", 1, 1)
+    checks.life_opened(1.0, "A", "run-a", 2, 2)
+    checks.life_opened(2.0, "B", "run-b", 3, 3)
+    assert not checks.violations
+
+
+def test_a_life_with_two_primaries_is_wrong(checks):
+    checks.life_opened(0.0, "A", "run-a", 2, 1)
+    checks.life_opened(1.0, "B", "run-b", 2, 2)
+    only(checks, "a life has one primary")
+
+
+@pytest.mark.parametrize(("life", "token"), [(1, 6), (3, 5)])
+def test_a_life_or_token_that_does_not_grow_is_wrong(checks, life, token):
+    checks.life_opened(0.0, "A", "run-a", 2, 5)
+    checks.life_opened(1.0, "A", "run-a", life, token)
+    checks.violations = [v for v in checks.violations if v.what != "a life has one primary"]
+    only(checks, "lives and tokens only grow")
+
+
+def test_numbers_that_stay_or_grow_are_right_and_one_that_falls_is_wrong(checks):
+    checks.token_seen(0.0, "h-0", 3)
+    checks.token_seen(1.0, "h-0", 3)
+    checks.token_seen(1.0, "h-1", 2)
+    checks.life_seen(1.0, "h-0", 1)
+    checks.set_recorded(1.0, "A", 1, 4)
+    checks.set_recorded(2.0, "A", 2, 1)
+    assert not checks.violations
+    checks.token_seen(2.0, "h-0", 2)
+    assert "h-0 went from 3 to 2" in only(checks, "a token never goes back")
+
+
+# ------------------------------------------------------------------------------------------------- the table
+
+
+def test_whole_tables_of_growing_versions_are_right(checks):
+    checks.table_seen(0.0, "c", (1, 1, 1), [A, B], [E1, E1])
+    checks.table_seen(0.1, "d", (1, 1, 1), [A, B], [E1, E1])
+    checks.table_seen(1.0, "c", (1, 1, 2), [A, A], [E1, E2])
+    assert not checks.violations
+
+
+@pytest.mark.parametrize(
+    ("owners", "epochs"), [([A, None], [E1, 0]), ([A, B], [E1, 0]), ([A], [E1]), ([], [])]
+)
+def test_a_table_with_a_hole_is_wrong(checks, owners, epochs):
+    checks.table_seen(0.0, "c", (1, 1, 1), owners, epochs)
+    assert "c has table 1.1.1" in only(checks, "no table has a hole")
+
+
+def test_a_table_version_with_two_contents_is_wrong(checks):
+    checks.table_seen(0.0, "c", (1, 1, 1), [A, B], [E1, E1])
+    checks.table_seen(0.1, "d", (1, 1, 1), [B, B], [E1, E1])
+    only(checks, "a table version has one content")
+
+
+def test_an_older_table_that_is_taken_up_is_wrong(checks):
+    checks.table_seen(0.0, "c", (2, 2, 1), [A, B], [E1, E1])
+    checks.table_seen(0.1, "c", (1, 9, 9), [B, B], [E1, E1])
+    only(checks, "a table version never goes back")
+
+
+# ---------------------------------------------------------------------------------------------------- the end
+
+
+class Calls:
+    """A history that is written by hand."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.history = History(lambda: self.now)
+
+    def made(self, name, key, *args, end=None, timeout=1.0, client="a"):
+        operation = self.history.begin(client, name, key, args, timeout=timeout)
+        if isinstance(end, Exception):
+            self.history.failed(operation, end)
+        elif end is not None:
+            self.history.returned(operation, end)
+        return operation
+
+
+@pytest.fixture
+def calls():
+    return Calls()
+
+
+LATER, LOST = Overloaded("later"), OutcomeUnknown("no verdict")
+
+
+def test_calls_that_end_by_their_deadline_are_right(checks, calls):
+    late = calls.made("KV.get", "k")
+    calls.now = 1.4
+    calls.history.returned(late, None)
+    calls.made("KV.get", "k")  # still has time
+    checks.calls_ended(1.5, calls.history, 0.5)
+    assert not checks.violations
+
+
+def test_a_call_that_has_not_ended_is_wrong(checks, calls):
+    calls.made("KV.get", "k")
+    checks.calls_ended(1.6, calls.history, 0.5)
+    assert "KV.get('k') running had not ended" in only(checks, "every call ends")
+
+
+def test_a_call_that_ended_too_late_is_wrong(checks, calls):
+    late = calls.made("KV.get", "k")
+    calls.now = 1.6
+    calls.history.failed(late, LOST)
+    checks.calls_ended(9.0, calls.history, 0.5)
+    assert "ended at 1.600 s" in only(checks, "every call ends")
+
+
+def at_last(checks, calls, value):
+    checks.nothing_lost_or_doubled(9.0, calls.history, {("KV", b"k"): value})
+
+
+@pytest.mark.parametrize("value", [["x", "y"], ["x", "y", "z"]])
+def test_a_list_with_all_that_was_acknowledged_is_right(checks, calls, value):
+    calls.made("KV.append", "k", "x", end=1)
+    calls.made("KV.append", "k", "y", end=2)
+    calls.made("KV.append", "k", "z", end=LOST)
+    calls.made("KV.append", "k", "never", end=LATER)
+    calls.made("KV.items", "k", end=["x"])
+    at_last(checks, calls, value)
+    assert not checks.violations
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (["y"], "nothing acknowledged is lost"),
+        (["x", "x"], "exactly one effect"),
+        (["x", "never"], '"not executed" never executed'),
+        (["x", "whence"], "exactly one effect"),
+        (["x", "y", "y"], "exactly one effect"),
+        (None, "nothing acknowledged is lost"),
+    ],
+)
+def test_a_list_that_lost_or_doubled_something_is_wrong(checks, calls, value, what):
+    calls.made("KV.append", "k", "x", end=1)
+    calls.made("KV.append", "k", "y", end=LOST)
+    calls.made("KV.append", "k", "never", end=LATER)
+    at_last(checks, calls, value)
+    only(checks, what)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (2, ""),
+        (3, ""),
+        (1, "nothing acknowledged is lost"),
+        (4, "exactly one effect"),
+        (None, "nothing acknowledged is lost"),
+    ],
+)
+def test_a_counter_stands_between_what_was_acknowledged_and_what_may_have_been(
+    checks, calls, value, what
+):
+    calls.made("KV.incr", "k", end=1)
+    calls.made("KV.incr", "k", end=2)
+    calls.made("KV.incr", "k", end=LOST)
+    calls.made("KV.incr", "k", end=LATER)
+    at_last(checks, calls, value)
+    assert [v.what for v in checks.violations] == ([what] if what else [])
+
+
+def test_a_history_that_no_order_explains_is_wrong(checks, calls):
+    calls.made("KV.put", "k", 1, end=LATER)
+    checks.linearizable(9.0, calls.history)
+    assert not checks.violations
+    calls.made("KV.get", "k", end=1)
+    checks.linearizable(9.0, calls.history)
+    [violation] = checks.violations
+    assert violation.what == "linearizable per key" and "KV.get('k') -> 1" in violation.evidence
+
+
+def test_a_key_that_was_given_up_is_no_violation_but_is_said(checks, calls):
+    open_ = [calls.made("KV.put", "k", i) for i in range(9)]
+    calls.made("KV.get", "k", end=77)
+    for operation in open_:
+        calls.history.failed(operation, LOST)
+    checks.linearizable(9.0, calls.history, max_steps=20)
+    assert not checks.violations and "gave up" in checks.gave_up[0]
+
+
+# ------------------------------------------------------------------------------------------------ the counts
+
+
+def stats(*, started=4, ok=1, entity_errors=0, not_executed=1, unknown=1, cancelled=0, running=1):
+    return ClientStats(started, ok, entity_errors, not_executed, unknown, cancelled, running)
+
+
+def some_calls(calls):
+    calls.made("KV.incr", "k", end=1)
+    calls.made("KV.incr", "k", end=LATER)
+    calls.made("KV.incr", "k", end=LOST)
+    calls.made("KV.incr", "k")
+    calls.made("KV.incr", "k", end=2, client="b")
+
+
+def test_counts_of_what_was_seen_are_right(checks, calls):
+    some_calls(calls)
+    checks.client_counts(9.0, "a", calls.history, stats())
+    assert not checks.violations
+
+
+@pytest.mark.parametrize(
+    "wrong", [stats(started=5), stats(ok=2, unknown=0), stats(started=5, cancelled=1)]
+)
+def test_counts_of_anything_else_are_wrong(checks, calls, wrong):
+    some_calls(calls)
+    checks.client_counts(9.0, "a", calls.history, wrong)
+    only(checks, "outcomes add up")
+
+
+def test_a_handlers_counts_only_grow(checks):
+    checks.handler_counts(1.0, "h-0", 1, 0, 0, 0)
+    checks.handler_counts(2.0, "h-0", 2, 0, 1, 0)
+    assert not checks.violations
+    checks.handler_counts(3.0, "h-0", 2, 0, 0, 0)
+    only(checks, "outcomes add up")
+
+
+def test_what_handlers_did_is_what_clients_had_where_nothing_disturbed_them(checks):
+    checks.handler_counts(1.0, "h-0", 1, 2, 9, 0)
+    checks.handler_counts(1.0, "h-1", 3, 0, 0, 0)
+    quiet = stats(started=6, ok=4, entity_errors=2, not_executed=0, unknown=0, running=0)
+    checks.counts_add_up(9.0, [quiet], undisturbed=True)
+    assert not checks.violations
+    less = stats(started=6, ok=3, entity_errors=2, not_executed=1, unknown=0, running=0)
+    checks.counts_add_up(9.0, [less], undisturbed=False)
+    assert not checks.violations
+    checks.counts_add_up(9.0, [less], undisturbed=True)
+    only(checks, "outcomes add up")
+
+
+# --------------------------------------------------------------------------------------------------- liveness
+
+
+def test_partitions_that_answer_in_time_are_right(checks):
+    checks.owners_answer(30.0, 10.0, 5.0, {0: 10.2, 1: 15.0})
+    assert not checks.violations
+
+
+@pytest.mark.parametrize(
+    ("answered", "said"),
+    [({0: 10.2, 1: None}, "did not answer"), ({0: 10.2}, "did not"), ({0: 1.0, 1: 15.1}, "15.100")],
+)
+def test_a_partition_that_does_not_answer_in_time_is_wrong(checks, answered, said):
+    checks.owners_answer(30.0, 10.0, 5.0, answered)
+    line = only(checks, "every partition has an owner that answers")
+    assert "partition 1" in line and said in line
