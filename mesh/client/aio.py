@@ -45,6 +45,7 @@ R = TypeVar("R")
 E = TypeVar("E")
 
 _NAP_S = 1.0
+_REPLY: int = Kind.REPLY  # an enum's member takes 80 ns to look up
 CLOSED = "this client is closed; connect anew"
 
 
@@ -128,8 +129,9 @@ class AsyncClient(AsyncCalls):
         priority: int | None = None,
     ) -> Any:
         """A call from its beginning to its end, with what goes along with it."""
-        prepared = self._prepare(method, key, args, kwargs, timeout, meta, priority)
-        return await self._carry_out(prepared)
+        return await self._carry_out(
+            self._prepare(method, key, args, kwargs, timeout, meta, priority)
+        )
 
     async def _list(self, paging: Paging, timeout: float) -> None:
         paging.take(await self._carry_out(self._prepare_page(paging, timeout)))
@@ -277,10 +279,11 @@ class AsyncClient(AsyncCalls):
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
         """See Receiver."""
         now = self._now()
+        nonce, on_reply = conn.tag, self._core.on_reply
         for kind, body in frames:
-            if kind == Kind.REPLY:
-                reply = unpack_reply(body)
-                self._core.on_reply(conn.tag, reply.counter, reply.status, reply.payload, now)
+            if kind == _REPLY:
+                counter, status, payload = unpack_reply(body)
+                on_reply(nonce, counter, status, payload, now)
             elif kind == Kind.TABLE:
                 self._on_table(body, now)
             elif kind != Kind.CONTROL:

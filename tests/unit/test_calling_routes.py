@@ -201,7 +201,7 @@ def test_a_call_ended_from_within_anothers_end_is_not_sent(client):
     poison = client.core.call(
         0, b"", 1.0, client.now, lambda _: [client.core.cancel(other) for other in others]
     )
-    poison.suspects.update({C, b"h-4"})
+    poison.suspects = frozenset({C, b"h-4"})
     others.append(client.call())
     client.up(A)
     assert client.sent == [] and list(client.core.calls()) == []
