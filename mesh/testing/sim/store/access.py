@@ -75,9 +75,7 @@ class User:
         """Whether that login is right."""
         return self.enabled and (self.passwords is None or password in self.passwords)
 
-    def check(
-        self, command: Command, keys: Iterable[bytes], channels: Sequence[bytes] = ()
-    ) -> None:
+    def check(self, command: Command, args: Sequence[bytes]) -> None:
         """Refuse what the user may not do.
 
         Raises:
@@ -86,11 +84,10 @@ class User:
         if self.everything:
             return
         if command.name not in self.commands and not command.no_auth:
-            raise Fault(
-                f"NOPERM User {self.name} has no permissions to run the '{command.name}' command"
-            )
-        self.check_keys(keys)
-        for channel in channels:
+            name = command.full_name(args)
+            raise Fault(f"NOPERM User {self.name} has no permissions to run the '{name}' command")
+        self.check_keys(command.named_keys(args))
+        for channel in command.channels(args):
             if not any(is_match(pattern, channel) for pattern in self.channels):
                 raise Fault("NOPERM No permissions to access a channel")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesh.testing.sim.store.data_commands import Data, DataCommand
+from mesh.testing.sim.store.replies import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,22 @@ class Command:
         first, last, step = self.keys
         return args[first : len(args) if last < 0 else last + 1 : step]
 
+    def channels(self, args: Sequence[bytes]) -> Sequence[bytes]:
+        """The channels among the arguments."""
+        return args[1:2] if self.name == "publish" else ()
+
+    def full_name(self, args: Sequence[bytes]) -> str:
+        """With its subcommand, where it has such."""
+        if self.name in _CONTAINERS and len(args) > 1:
+            return f"{self.name}|{shown(args[1]).lower()}"
+        return self.name
+
     def fits(self, count: int) -> bool:
         """Whether it takes so many arguments, its name included."""
         return count == self.arity or (self.arity < 0 and count >= -self.arity)
 
 
+_CONTAINERS = frozenset({"acl", "client", "config", "debug", "function", "memory"})
 _ONE = (1, 1, 1)
 _ALL = (1, -1, 1)
 
@@ -113,8 +125,8 @@ _COMMANDS = (
     _server("fcall_ro", -3, "slow scripting", "stale no_script"),
     Command("function", -2, frozenset({"slow", "scripting", "write"}), stale=True, no_script=True),
     _server("publish", 3, "pubsub fast", "stale loading"),
-    _server("ping", -1, "fast connection", "stale no_script"),
-    _server("echo", 2, "fast connection"),
+    _server("ping", -1, "fast connection", "stale"),
+    _server("echo", 2, "fast connection", "stale loading"),
     _server("auth", -2, "fast connection", "stale loading no_script no_auth"),
     _server("hello", -1, "fast connection", "stale loading no_script no_auth"),
     _server("quit", -1, "fast connection", "stale loading no_script no_auth"),

@@ -48,7 +48,8 @@ class Data(Dataset):
         return OK
 
     def incr(self, db: Database, args: Sequence[bytes]) -> Reply:
-        number = integer(string_at(db, args[0]) or b"0") + 1
+        held = string_at(db, args[0])
+        number = integer(b"0" if held is None else held) + 1
         db[args[0]] = b"%d" % number
         self.dirty += 1
         return number
@@ -120,12 +121,13 @@ class Data(Dataset):
         return int(args[1] in (hash_at(db, args[0]) or ()))
 
     def hincrby(self, db: Database, args: Sequence[bytes]) -> Reply:
+        increment = integer(args[2])
         held = hash_at(db, args[0]) or {}
         try:
             number = integer(held.get(args[1], b"0"))
         except Fault:
             raise Fault("ERR hash value is not an integer") from None
-        number += integer(args[2])
+        number += increment
         if not -(2**63) <= number < 2**63:
             raise Fault("ERR increment or decrement would overflow")
         held[args[1]] = b"%d" % number
@@ -183,7 +185,7 @@ def _page(
 
 
 def _cursor(argument: bytes) -> int:
-    if not argument.isdigit():
+    if not argument.isdigit() or int(argument) >= 2**64:
         raise Fault("ERR invalid cursor")
     return int(argument)
 

@@ -27,7 +27,7 @@ class FunctionCommands:
     def _function(self, client: Session, args: Args) -> Reply:
         server, word = self._server, args[0].upper()
         if word in (b"LOAD", b"DELETE", b"FLUSH"):
-            server.admit_write()
+            server.admit_write(more_memory=word == b"LOAD")
             reply = server.libraries.change(args)
             server.propagate(client.database, ([b"FUNCTION", *args],))
             return reply

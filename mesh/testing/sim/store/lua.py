@@ -25,24 +25,10 @@ LuaValue: TypeAlias = Any
 """bytes, int, float, bool, None, or a table or function of Lua's."""
 
 _PRELUDE = rb"""
-local command, register, unpack_blob, pack_blob, pack_struct, unpack_struct = ...
+local call, pcall_, register, why, unpack_blob, pack_blob, pack_struct, unpack_struct = ...
 local getinfo = debug.getinfo
-local STATUS, ERROR = 1, 2
 redis = { LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3 }
-
-function redis.pcall(...)
-  local value, kind = command(...)
-  if not kind then return value end
-  if kind == STATUS then return { ok = value } end
-  return { err = value }
-end
-
-function redis.call(...)
-  local value, kind = command(...)
-  if not kind then return value end
-  if kind == STATUS then return { ok = value } end
-  error({ err = value })
-end
+redis.call, redis.pcall = call, pcall_ -- no Lua in between: a tail call would lose the caller's line
 
 function redis.status_reply(text) return { ok = text } end
 
@@ -90,7 +76,9 @@ local function explained(problem)
     where = getinfo(level, 'Sl')
     level = level + 1
   until not where or where.source == '@user_function'
-  if type(problem) ~= 'table' then problem = { err = 'ERR ' .. tostring(problem) } end
+  if type(problem) ~= 'table' then
+    problem = { err = why(problem) or 'ERR ' .. tostring(problem) }
+  end
   if where then problem.source, problem.line = where.source, where.currentline end
   return problem
 end
@@ -104,11 +92,23 @@ local function run(name, callback, keys, args)
 end
 
 local function load(chunk)
-  local fine, problem = pcall(chunk)
-  return not fine and tostring(type(problem) == 'table' and problem.err or problem) or nil
+  local fine, problem = xpcall(chunk, explained)
+  return not fine and tostring(problem.err) or nil
 end
 
-return run, load, loadstring
+local compile = loadstring
+for _, name in ipairs({ 'python', 'io', 'loadstring', 'load', 'loadfile', 'dofile', 'require' }) do
+  _G[name] = nil
+end
+setmetatable(_G, {
+  __index = function(_, name)
+    local said = "Script attempted to access nonexistent global variable '" .. tostring(name) .. "'"
+    error(said, 2)
+  end,
+  __newindex = function() error('Attempt to modify a readonly table', 2) end,
+})
+
+return run, load, compile
 """
 
 
@@ -145,7 +145,10 @@ class _Runtime:
         self._loading: dict[bytes, Function] | None = None
         self._bug: BaseException | None = None
         self._chunks: dict[bytes, LuaValue] = {}
-        shims = (self._command, self._register, self._unpack, _pack, _pack_struct, _unpack_struct)
+        shims = (
+            *(self._call, self._pcall, self._register, _why),
+            *(self._unpack, _pack, _pack_struct, _unpack_struct),
+        )
         prelude = self._lua.eval(b"loadstring")(_PRELUDE, b"@prelude")
         self._run, self._load, self._compile = prelude(*shims)
 
@@ -195,22 +198,35 @@ class _Runtime:
         if bug is not None:
             raise bug
 
-    def _command(self, *args: LuaValue) -> LuaValue:
-        """One redis.call: a value, or a text and its kind (1 a status, 2 an error)."""
+    def _call(self, *args: LuaValue) -> LuaValue:
         try:
-            if self._caller is None:
-                return b"ERR redis.call can only be called inside a script invocation", 2
-            texts = [arg if type(arg) is bytes else _text(arg) for arg in args]
-            reply = self._caller.command_from_function(texts)
-        except Fault as fault:
-            return str(fault).encode(errors="surrogateescape"), 2
+            return self._converted(self._asked(args))
+        except Fault:
+            raise  # what it is, `explained` asks `_why`
         except BaseException as bug:
             self._bug = bug
             raise
+
+    def _pcall(self, *args: LuaValue) -> LuaValue:
+        try:
+            return self._converted(self._asked(args))
+        except Fault as fault:
+            return self.table({b"err": _why(fault)})
+        except BaseException as bug:
+            self._bug = bug
+            raise
+
+    def _asked(self, args: Sequence[LuaValue]) -> Reply:
+        if self._caller is None:
+            raise Fault("ERR redis.call can only be called inside a script invocation")
+        texts = [arg if type(arg) is bytes else _text(arg) for arg in args]
+        return self._caller.command_from_function(texts)
+
+    def _converted(self, reply: Reply) -> LuaValue:
         if type(reply) is list:
             return self._listed(reply)
         if type(reply) is Status:
-            return bytes(reply), 1
+            return self.table({b"ok": bytes(reply)})
         return False if reply is None else reply
 
     def _listed(self, items: list[Reply]) -> LuaValue:
@@ -240,6 +256,13 @@ class _Runtime:
 def runtime() -> _Runtime:
     """The process's one Lua runtime, made when it is first needed."""
     return _Runtime()
+
+
+def _why(problem: object) -> bytes | None:
+    """The text of an error reply; None: it is none."""
+    if isinstance(problem, Fault):
+        return str(problem).encode(errors="surrogateescape")
+    return None
 
 
 def _text(argument: LuaValue) -> bytes:

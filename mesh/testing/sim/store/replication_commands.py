@@ -17,6 +17,12 @@ from mesh.testing.sim.store.replies import (
 from mesh.testing.sim.store.server import Args, Handler, Server
 from mesh.testing.sim.store.session import NO_REPLY, Session
 
+_ON_A_REPLICA = (
+    "ERR {} cannot be used with replica instances. Please also note that if a replica is configured "
+    "to be writable (which is not the default) writes to replicas are just local and are not "
+    "propagated."
+)
+
 
 class ReplicationCommands:
     """Waiting for replicas, being one, having one."""
@@ -34,17 +40,14 @@ class ReplicationCommands:
 
     def _wait(self, client: Session, args: Args) -> Reply:
         if self._server.follower is not None:
-            raise Fault(
-                "ERR WAIT cannot be used with replica instances. Please also note that writes to "
-                "replicas are just local and are not propagated."
-            )
+            raise Fault(_ON_A_REPLICA.format("WAIT"))
         count, timeout_ms = integer(args[0]), _timeout_ms(args[1])
         links = self._server.links
 
         def enough(offset: int, count: int) -> bool:
             return links.reached(offset) >= count
 
-        if enough(client.written, count):
+        if self._server.in_function or enough(client.written, count):
             return links.reached(client.written)
         self._server.wake()
         return links.wait(client, timeout_ms / 1000, count, links.reached, enough)
@@ -54,10 +57,7 @@ class ReplicationCommands:
         if not 0 <= local <= 1:
             raise Fault("ERR value is out of range, must be between 0 and 1")
         if self._server.follower is not None:
-            raise Fault(
-                "ERR WAITAOF cannot be used with replica instances. Please also note that writes to "
-                "replicas are just local and are not propagated."
-            )
+            raise Fault(_ON_A_REPLICA.format("WAITAOF"))
         if local and not self._server.settings.holds("appendonly"):
             raise Fault(
                 "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."
@@ -70,7 +70,7 @@ class ReplicationCommands:
         def enough(offset: int, count: int) -> bool:
             return self._server.synced_offset >= offset * local and links.synced(offset) >= count
 
-        if enough(client.written, count):
+        if self._server.in_function or enough(client.written, count):
             return reached(client.written)
         self._server.wake()
         return links.wait(client, timeout_ms / 1000, count, reached, enough)

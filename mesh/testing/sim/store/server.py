@@ -11,6 +11,8 @@ import asyncio
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol, TypeAlias
 
 from mesh.store.resp import pack
@@ -26,6 +28,7 @@ from mesh.testing.sim.store.session import Session
 from mesh.testing.sim.store.settings import Settings
 from mesh.testing.sim.store.stream import Stream, new_id
 
+_LOADING = "LOADING Valkey is loading the dataset in memory"
 _OOM = "OOM command not allowed when used memory > 'maxmemory'."
 _NO_REPLICAS = "NOREPLICAS Not enough good replicas to write."
 _READ_ONLY = "READONLY You can't write against a read only replica."
@@ -67,7 +70,7 @@ class Script:
     def __init__(self, client: Session, *, read_only: bool) -> None:
         self.client = client
         self.read_only = read_only
-        self.writes: list[list[bytes]] = []
+        self.writes: list[tuple[int, list[bytes]]] = []
 
 
 class Server:
@@ -180,7 +183,7 @@ class Server:
             if not command.no_auth:
                 raise Fault("NOAUTH Authentication required.")
         elif not user.everything:
-            user.check(command, command.named_keys(args), _channels(command, args))
+            user.check(command, args)
         self._admit(command)
         self.calls[command.name] += 1
         if command.on_data is None:
@@ -198,22 +201,27 @@ class Server:
         return reply
 
     def _admit(self, command: Command) -> None:
-        if command.denied_oom and self.is_full:
-            raise Fault(_OOM)
         if command.write:
-            self.admit_write()
+            self.admit_write(more_memory=command.denied_oom)
         if self.is_stale and not command.stale:
             raise Fault(_MASTER_DOWN)
         if self.loading and not command.loading:
-            raise Fault("LOADING Valkey is loading the dataset in memory")
+            raise Fault(_LOADING)
 
-    def admit_write(self) -> None:
-        """Refuse a write to a replica, or where too few replicas follow."""
+    def admit_write(self, *, more_memory: bool) -> None:
+        """Refuse a write where memory is full, too few replicas follow, or this is a replica itself."""
+        if more_memory and self.is_full:
+            raise Fault(_OOM)
         if self.follower is not None:
             if self.settings.holds("replica-read-only"):
                 raise Fault(_READ_ONLY)
         elif self.lacks_replicas:
             raise Fault(_NO_REPLICAS)
+
+    @property
+    def in_function(self) -> bool:
+        """Whether a function is under way, in which nothing blocks."""
+        return self._script is not None
 
     @property
     def is_full(self) -> bool:
@@ -243,25 +251,16 @@ class Server:
         """FCALL, once its arguments are sorted out."""
         read_only = b"no-writes" in function.flags
         if not read_only:
-            self._admit_function(function)
+            self.admit_write(more_memory=b"allow-oom" not in function.flags)
+        database = client.database  # a SELECT in a function ends with it
         script = self._script = Script(client, read_only=read_only)
         try:
             return runtime().call(self, function, keys, args)
         finally:
             self._script = None
-            if script.writes:
-                self.propagate(client.database, script.writes)
-
-    def _admit_function(self, function: Function) -> None:
-        if self.follower is not None and self.settings.holds("replica-read-only"):
-            raise Fault("READONLY You can not run script with write flag on readonly replica.")
-        if self.follower is None and self.lacks_replicas:
-            raise Fault(_NO_REPLICAS)
-        if self.is_full and b"allow-oom" not in function.flags:
-            raise Fault(
-                "OOM allow-oom flag is not set on the script, can not run it when used memory > "
-                "'maxmemory'"
-            )
+            client.database = database
+            for place, writes in groupby(script.writes, key=itemgetter(0)):
+                self.propagate(place, [args for _, args in writes])
 
     def command_from_function(self, args: list[bytes]) -> Reply:
         """One redis.call of the function under way."""
@@ -287,16 +286,16 @@ class Server:
         before = data.dirty
         reply = command.on_data(data, data.databases[client.database], args[1:])
         if data.dirty != before:
-            script.writes.append(args)
+            script.writes.append((client.database, args))
         return reply
 
     @staticmethod
     def _check_from_function(user: User, command: Command, args: Sequence[bytes]) -> None:
         try:
-            user.check(command, command.named_keys(args), _channels(command, args))
+            user.check(command, args)
         except Fault as fault:
             _, reason = str(fault).split(" ", 1)
-            raise Fault(f"NOPERM ACL failure in script: {reason}") from None
+            raise Fault(f"ERR ACL failure in script: {reason}") from None
 
     # --------------------------------------------------------------------------------- replication
 
@@ -418,11 +417,8 @@ class Server:
 
 
 def _unknown(args: Sequence[bytes]) -> Fault:
-    said = "".join(f"'{shown(arg)}' " for arg in args[1:])
+    texts = [arg.partition(b"\0")[0] for arg in args]  # printed as C strings
+    said = "".join(f"'{shown(text)}' " for text in texts[1:])
     return Fault(
-        f"ERR unknown command '{shown(args[0])[:128]}', with args beginning with: {said[:128]}"
+        f"ERR unknown command '{shown(texts[0])[:128]}', with args beginning with: {said[:128]}"
     )
-
-
-def _channels(command: Command, args: Sequence[bytes]) -> Sequence[bytes]:
-    return args[1:2] if command.name == "publish" else ()
