@@ -231,7 +231,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         if not self._over:
             at = when
             if process is not None and process.skewed:
-                at = process.clock.virtual(when)
+                # A moment late, as real timers are: rounded down it would be asked for again and again.
+                at = process.clock.virtual(when) + 1e-9
             self._push(at, handle)
         return handle
 

@@ -34,12 +34,12 @@ class Happened:
     Attributes:
         at: virtual seconds since the beginning.
         who: the process, or what stands for something outside of all of them.
-        what: in words.
+        what: in words, or something whose `str` they are, asked for when somebody reads.
     """
 
     at: float
     who: str
-    what: str
+    what: object
 
     def __str__(self) -> str:
         return f"{self.at:11.6f}  {self.who:<12} {self.what}"
@@ -132,7 +132,7 @@ class Simulation:
         process.begin(main(process))
         return process
 
-    def note(self, who: str, what: str) -> None:
+    def note(self, who: str, what: object) -> None:
         """Add a line to the trace."""
         self.trace.lines.append(Happened(self.loop.virtual, who, what))
 

@@ -1,0 +1,147 @@
+"""Faults, carried out: each begins at its time, and ends after its own; `stop` ends them all.
+
+They belong to no process. What is under way in the mesh never learns of them but by what it suffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from mesh.testing.sim.plan import Fault
+from mesh.testing.sim.process import Process
+from mesh.testing.sim.simulation import Simulation
+
+
+class Faults:
+    """Those of one run.
+
+    Args:
+        sim: what they happen to.
+    """
+
+    def __init__(self, sim: Simulation) -> None:
+        self._sim = sim
+        self._over = False
+        self._blocked: list[Fault] = []
+        self._chop = sim.network.chop
+        self._begin: dict[str, Callable[[Fault], object]] = {
+            "kill": self._kill,
+            "pause": self._pause,
+            "pause replica": self._pause,
+            "starve": self._starve,
+            "drop": self._drop,
+            "slow": self._slow,
+            "cut": self._cut,
+            "cut one way": self._cut,
+            "clock": self._clock,
+            "chop": self._cut_packets,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Faults of {self._sim!r}>"
+
+    def schedule(self, fault: Fault, start: float) -> None:
+        """Have it happen.
+
+        Args:
+            start: virtual time from which its own is counted.
+        """
+        self._sim.loop.kernel_at(start + fault.at, partial(self._happen, fault))
+
+    def stop(self) -> None:
+        """No fault any more: ways are free, processes run, clocks go straight."""
+        self._over = True
+        self._blocked.clear()
+        network = self._sim.network
+        network.heal()
+        network.chop = self._chop
+        for process in self._sim.processes.values():
+            self._straighten(process)
+            process.starve(0.0)
+            process.resume()
+        self._sim.note("faults", "are over")
+
+    def _happen(self, fault: Fault) -> None:
+        if not self._over:
+            self._sim.note("faults", str(fault))
+            self._begin[fault.kind](fault)
+
+    def _later(self, fault: Fault, end: Callable[[], object]) -> None:
+        def ended() -> None:
+            if not self._over:
+                self._sim.note("faults", f"over: {fault}")
+                end()
+
+        self._sim.loop.kernel_later(fault.for_s, ended)
+
+    def _process(self, fault: Fault) -> Process | None:
+        """Whom it concerns, if there is such a process just now."""
+        process = self._sim.processes.get(fault.who[0])
+        return process if process is not None and process.alive else None
+
+    def _kill(self, fault: Fault) -> None:
+        process = self._process(fault)
+        if process is not None:
+            process.kill()
+
+    def _pause(self, fault: Fault) -> None:
+        process = self._process(fault)
+        if process is not None:
+            process.pause()
+            self._later(fault, process.resume)
+
+    def _starve(self, fault: Fault) -> None:
+        process = self._process(fault)
+        if process is not None:
+            process.starve(fault.amount)
+            self._later(fault, partial(process.starve, 0.0))
+
+    def _clock(self, fault: Fault) -> None:
+        process = self._process(fault)
+        if process is not None:
+            process.clock.skew(rate=fault.amount)
+            self._later(fault, partial(self._straighten, process))
+
+    @staticmethod
+    def _straighten(process: Process) -> None:
+        if process.skewed:
+            process.clock.skew(rate=1.0)
+
+    def _drop(self, fault: Fault) -> None:
+        network = self._sim.network
+        ends = {*fault.who, *fault.others}
+        for wire in list(network.wires):
+            if {wire.forth.source.name, wire.forth.target.name} == ends:
+                network.reset(wire)
+
+    def _slow(self, fault: Fault) -> None:
+        slow = self._sim.network.slow
+        slow(fault.who, fault.others, fault.amount)
+        self._later(fault, partial(slow, fault.who, fault.others, 0.0))
+
+    def _cut(self, fault: Fault) -> None:
+        self._blocked.append(fault)
+        self._block(fault)
+        self._later(fault, partial(self._mend, fault))
+
+    def _block(self, fault: Fault) -> None:
+        network = self._sim.network
+        network.block(fault.who, fault.others)
+        if fault.kind == "cut":
+            network.block(fault.others, fault.who)
+
+    def _mend(self, fault: Fault) -> None:
+        """Free its ways, but not those that another one blocks too."""
+        self._blocked.remove(fault)
+        network = self._sim.network
+        network.unblock(fault.who, fault.others)
+        if fault.kind == "cut":
+            network.unblock(fault.others, fault.who)
+        for other in self._blocked:
+            self._block(other)
+
+    def _cut_packets(self, fault: Fault) -> None:
+        network = self._sim.network
+        network.chop = fault.amount
+        self._later(fault, partial(setattr, network, "chop", self._chop))

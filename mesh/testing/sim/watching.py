@@ -1,0 +1,171 @@
+"""Tells the checks what happens in a simulated mesh: in the store's nodes, at the supervisor, at the clients.
+
+Real objects are looked into, not replaced: a node's function calls are read as the real library reads them,
+and told once the real library has answered. What the mesh itself would be told is not enough; a commit
+whose reply was lost has been accepted all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgpack
+
+from mesh.client.aio import AsyncClient
+from mesh.core.messages import Beat, Message
+from mesh.core.table import Table
+from mesh.node import Node
+from mesh.store.library import function
+from mesh.supervisor import Supervisor
+from mesh.testing.sim.checks import Checks
+from mesh.testing.sim.store.server import Server
+
+_COMMIT, _TAKEOVER, _OPEN_LIFE = map(function, ("commit", "takeover", "open_life"))
+_WRITTEN = 0
+
+
+class StoreWatch:
+    """Of one start of one node.
+
+    Args:
+        name: of the node.
+        now: virtual seconds.
+        note: adds a line to the trace.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        server: Server,
+        checks: Checks,
+        now: Callable[[], float],
+        note: Callable[[str, str], None],
+    ) -> None:
+        self._name = name
+        self._server = server
+        self._checks = checks
+        self._now = now
+        self._note = note
+        self._operation = b""
+        self._call: Callable[..., Any] = server.call_function
+        server.call_function = self._watched  # type: ignore[method-assign,assignment]
+
+    def _watched(self, client: Any, called: Any, keys: list[bytes], args: list[bytes]) -> Any:
+        reply = self._call(client, called, keys, args)
+        if isinstance(reply, list) and reply and reply[0] == b"ok":
+            name = called.name
+            if name == _COMMIT:
+                if not reply[2]:
+                    self._committed(keys, args, reply[3])
+            elif name == _TAKEOVER:
+                self._taken_over(args)
+            elif name == _OPEN_LIFE:
+                self._opened(args)
+        return reply
+
+    def _committed(self, keys: list[bytes], args: list[bytes], verdicts: Sequence[int]) -> None:
+        life, _, lane, seq, _, flat = _arguments(args)
+        nonce = bytes.fromhex(keys[1].rpartition(b":")[2].decode())
+        tenures = [
+            (partition, int.from_bytes(epoch, "big"))
+            for partition, epoch, verdict in zip(flat[::4], flat[1::4], verdicts, strict=True)
+            if verdict == _WRITTEN
+        ]
+        self._checks.committed(self._now(), self._name, life, nonce, lane, seq, tenures)
+
+    def _taken_over(self, args: list[bytes]) -> None:
+        operation, _, _, nonces, _, revoke, moves, *_ = _arguments(args)
+        if operation == self._operation:
+            return
+        self._operation = operation
+        at = self._now()
+        partitions, _, _, receivers, epochs = moves
+        for index, partition in enumerate(partitions):
+            receiver = receivers if isinstance(receivers, int) else receivers[index]
+            epoch = epochs if isinstance(epochs, bytes) else epochs[index]
+            nonce = nonces[receiver - 1]
+            self._checks.granted(at, self._name, partition, int.from_bytes(epoch, "big"), nonce)
+        self._note(self._name, f"takeover: {len(partitions)} moves, {len(revoke)} revoked")
+
+    def _opened(self, args: list[bytes]) -> None:
+        operation, _, number, token, _, _, version, _ = _arguments(args)
+        if operation == self._operation:
+            return
+        self._operation = operation
+        at, checks = self._now(), self._checks
+        checks.life_opened(at, self._name, self._server.run_id, number, token)
+        checks.set_recorded(at, self._name, number, version)
+        self._note(self._name, f"life {number} opened for token {token}")
+
+
+def _arguments(args: list[bytes]) -> list[Any]:
+    blob = args[0] if len(args) == 1 else b"".join(args)
+    values: list[Any] = msgpack.unpackb(blob, raw=True)
+    return values
+
+
+def watch_tables(
+    who: str, holder: AsyncClient | Node, checks: Checks, now: Callable[[], float]
+) -> None:
+    """Tell of each table that a client or a handler takes up."""
+    core: Any = holder._core
+    take = core.on_table
+
+    def on_table(table: Table, at: float) -> Any:
+        before = core.table
+        result = take(table, at)
+        if core.table is not before:
+            _tell(who, table, checks, now())
+        return result
+
+    core.on_table = on_table
+
+
+def watch_supervisor(
+    who: str,
+    supervisor: Supervisor,
+    checks: Checks,
+    now: Callable[[], float],
+    note: Callable[[str, str], None],
+    words: Callable[[dict[str, Any]], str],
+) -> None:
+    """Tell of what it records, of the beats that reach it, and of the tables that it publishes."""
+    hear, record = supervisor._on_message, supervisor._record
+    perform = supervisor._perform
+    told: list[Table] = []
+
+    def on_message(conn: Any, message: Message) -> None:
+        if isinstance(message, Beat):
+            b = message
+            handler = b.nonce.hex()[:8]
+            checks.handler_counts(
+                now(), handler, b.done, b.entity_errors, b.not_executed, b.unknown
+            )
+        hear(conn, message)
+
+    def on_record(kind: str, fields: dict[str, Any], ago_s: float = 0.0) -> None:
+        note(who, words({"kind": kind, "at": 0.0, **fields}))
+        if kind == "leading":
+            checks.token_seen(now(), who, fields["token"])
+            checks.life_seen(now(), who, fields["life"])
+        record(kind, fields, ago_s)
+
+    def on_effect(effect: Any) -> None:
+        table = getattr(effect, "table", None)
+        if isinstance(table, Table) and table not in told:
+            told[:] = [table]
+            _tell(who, table, checks, now())
+        perform(effect)
+
+    supervisor._on_message = on_message  # type: ignore[method-assign]
+    supervisor._record = on_record  # type: ignore[method-assign]
+    supervisor._perform = on_effect  # type: ignore[method-assign]
+
+
+def _tell(who: str, table: Table, checks: Checks, at: float) -> None:
+    version = table.version
+    owners = [table.owner(p).handler.nonce for p in range(len(table))]
+    checks.table_seen(
+        at, who, (version.life, version.token, version.number), owners, list(table.epochs)
+    )
