@@ -18,7 +18,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mesh.codec import PLAIN_CODEC, Codec
@@ -160,22 +160,58 @@ class _Reader:
             self.history.finish(operation, end)
 
     def _begin(self, client: str, text: str) -> Operation:
-        call = _expression(text)
-        if not isinstance(call, ast.Call):
-            raise ValueError("this is neither a call nor an end")  # noqa: TRY004 - the text is wrong
-        name, arguments = ast.unparse(call.func), call.args
-        if name == "call":
-            name, arguments = _value(arguments[0], PLAIN_CODEC), arguments[1:]
-        elif "." not in name:
-            name, arguments = f"{ast.unparse(arguments[0])}.~{name}", arguments[1:]
-        codec = self._codecs.get(name.partition(".")[0], PLAIN_CODEC)
-        key, *args = (_value(argument, codec) for argument in arguments)
-        kwargs = {str(word.arg): _value(word.value, codec) for word in call.keywords}
-        timeout = kwargs.pop("timeout", math.inf)
-        idempotency_key = kwargs.pop("idempotency_key", None)
+        call = parse_call(text, self._codecs)
         return self.history.begin(
-            client, name, key, args, kwargs, timeout=timeout, idempotency_key=idempotency_key
+            client,
+            call.name,
+            call.key,
+            call.args,
+            call.kwargs,
+            timeout=call.timeout,
+            idempotency_key=call.idempotency_key,
         )
+
+
+class Called(NamedTuple):
+    """A call, as somebody wrote it.
+
+    Attributes:
+        name: "Entity.method".
+        timeout: seconds; infinite where none is named.
+    """
+
+    name: str
+    key: str | bytes
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    timeout: float
+    idempotency_key: str | None
+
+
+def parse_call(text: str, codecs: Mapping[str, Codec] | None = None) -> Called:
+    """The call that is written so: `KV.incr('k', 5, timeout=2.0)`, `exists(KV, 'k')`.
+
+    Args:
+        text: all of it.
+        codecs: by entity, for values that are written as `packed('...')`.
+
+    Raises:
+        ValueError, SyntaxError: it is none.
+    """
+    call = _expression(text)
+    if not isinstance(call, ast.Call) or not call.args:
+        raise ValueError("this is neither a call on a key nor an end")
+    name, arguments = ast.unparse(call.func), call.args
+    if name == "call":
+        name, arguments = _value(arguments[0], PLAIN_CODEC), arguments[1:]
+    elif "." not in name:
+        name, arguments = f"{ast.unparse(arguments[0])}.~{name}", arguments[1:]
+    codec = (codecs or {}).get(name.partition(".")[0], PLAIN_CODEC)
+    key, *args = (_value(argument, codec) for argument in arguments)
+    kwargs = {str(word.arg): _value(word.value, codec) for word in call.keywords}
+    timeout = kwargs.pop("timeout", math.inf)
+    idempotency_key = kwargs.pop("idempotency_key", None)
+    return Called(name, key, tuple(args), kwargs, timeout, idempotency_key)
 
 
 def _expression(text: str) -> ast.expr:
@@ -188,4 +224,4 @@ def _value(node: ast.expr, codec: Codec) -> Any:
     return ast.literal_eval(node)
 
 
-__all__ = ["Event", "dump", "events", "parse"]
+__all__ = ["Called", "Event", "dump", "events", "parse", "parse_call"]

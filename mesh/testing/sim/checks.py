@@ -38,7 +38,7 @@ content.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,12 +88,16 @@ class Checks:
     Attributes:
         violations: in the order in which they were found.
         gave_up: keys whose history was too much to judge; neither good nor bad.
+        on_commit, on_grant: called with what `committed` and `granted` were told (without the time), in the
+            very step of the store in which it happened; for scenarios, and for traces.
     """
 
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
         self.violations: list[Violation] = []
         self.gave_up: list[str] = []
+        self.on_commit: list[Callable[[str, bytes, list[tuple[int, int]]], object]] = []
+        self.on_grant: list[Callable[[str, int, int, bytes], object]] = []
         self._writers: dict[tuple[int, int], bytes] = {}
         """(partition, epoch) → the one whose commit was taken."""
         self._holders: dict[tuple[int, int], bytes] = {}
@@ -161,6 +165,8 @@ class Checks:
                 f"after {format_epoch(before)}",
             )
         self._moved[node, partition] = epoch
+        for hear in list(self.on_grant):
+            hear(node, partition, epoch, nonce)
 
     def committed(
         self,
@@ -170,7 +176,7 @@ class Checks:
         nonce: bytes,
         lane: int,
         seq: int,
-        tenures: Iterable[tuple[int, int]],
+        tenures: list[tuple[int, int]],
     ) -> None:
         """A node applied a batch: not a duplicate, and of its partitions those that it wrote.
 
@@ -222,6 +228,8 @@ class Checks:
                 )
             else:
                 self._written[node, partition] = epoch
+        for hear in list(self.on_commit):
+            hear(node, nonce, tenures)
 
     def set_recorded(self, at: float, node: str, life: int, version: int) -> None:
         """A node recorded an in-sync set."""

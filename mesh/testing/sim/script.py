@@ -1,0 +1,179 @@
+"""A scenario's text, read: a schedule of a simulated mesh that anybody can follow.
+
+    # A call that was carried out, whose handler never heard so.
+    #
+    # Lines like this one are for the reader, and the first of them is the scenario's name.
+
+    mesh: 2 handlers, 1 client, 4 partitions
+
+    o1 owns 'k'
+    o2 is another handler
+
+    as soon as the store carries out a commit of o1:
+        break o1 - the store
+        cut o1 from the store
+    a begins KV.incr('k')
+    0.5 s pass
+    kill o1
+    a ends -> 1
+    a: KV.get('k') -> 1
+
+    then every promise holds
+
+Steps are taken one after the other; one that waits (for an end, for an event) lets virtual time pass. Those
+under `as soon as` are taken in the very step in which it happens, before anything else does: the reply to
+that commit is not on its way yet. Handlers get names by what they are to the scenario; clients are called a,
+b, c.
+
+What can be written is `GRAMMAR`, one line a step.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+GRAMMAR: dict[str, str] = {
+    "owns": r"(?P<name>[\w-]+) owns (?P<key>'[^']*')",
+    "replaces": r"(?P<name>[\w-]+) replaces (?P<who>.*)",
+    "another": r"(?P<name>[\w-]+) is (?:another handler|the other handler)",
+    "pass": r"(?P<s>[\d.]+) s pass(?:es)?",
+    "at": r"at (?P<s>[\d.]+) s",
+    "begin": r"(?P<client>\w) begins (?P<call>.*\))",
+    "end": r"(?P<client>\w) ends (?P<end>.*)",
+    "running": r"(?P<client>\w) has not ended",
+    "cancel": r"(?P<client>\w) stops waiting",
+    "call": r"(?P<client>\w): (?P<call>.*)",
+    "kill": r"kill (?P<who>.*)",
+    "pause": r"pause (?P<who>.*)",
+    "resume": r"resume (?P<who>.*)",
+    "starve": r"starve (?P<who>.*): one step each (?P<s>[\d.]+) s",
+    "sate": r"(?P<who>.*) runs freely",
+    "cut": r"cut (?P<who>.*?) from (?P<others>.*)",
+    "hold": r"hold back what (?P<who>.*?) sends to (?P<others>.*)",
+    "release": r"let through what (?P<who>.*?) sends to (?P<others>.*)",
+    "mend": r"mend the network",
+    "break": r"break (?P<who>.*?) - (?P<others>.*)",
+    "slow": r"slow (?P<who>.*?) - (?P<others>.*?) by (?P<s>[\d.]+) s",
+    "as soon as": r"as soon as (?P<event>.*):",
+    "until": r"wait until (?P<event>.*)",
+    "nothing": r"(?P<who>.*) owns nothing",
+    "all ended": r"then every call has ended",
+    "verdict": r"then every promise holds",
+}
+"""What a step may say, by its name: a regular expression of the whole line."""
+
+EVENTS: dict[str, str] = {
+    "commit": r"the store carries out a commit of (?P<who>.*)",
+    "tell": r"the store gives (?P<key>'[^']*') to (?P<who>.*)",
+    "moved": r"(?P<key>'[^']*') has another owner than (?P<who>.*)",
+    "dead": r"(?P<who>.*) is dead",
+    "settled": r"nothing is moving",
+}
+"""What a scenario can wait for, the same way."""
+
+_MESH = re.compile(r"mesh: (.*)")
+_SIZE = re.compile(r"(\d+) (handler|client|replica|partition)s?")
+_INDENT = "    "
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line.
+
+    Attributes:
+        number: of the line.
+        text: as it is written.
+        verb: its name in GRAMMAR.
+        words: what it is about, by the names there.
+        inner: the steps under it, of an `as soon as`.
+    """
+
+    number: int
+    text: str
+    verb: str
+    words: dict[str, str]
+    inner: list[Step] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"line {self.number}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A whole scenario.
+
+    Attributes:
+        name: its first line.
+        story: what its reader is told.
+        size: of the mesh: numbers of handlers, clients, replicas and partitions.
+        steps: in their order.
+    """
+
+    name: str
+    story: str
+    size: dict[str, int]
+    steps: tuple[Step, ...]
+
+
+class Unreadable(ValueError):
+    """A line that says nothing a scenario can do."""
+
+
+def read(text: str) -> Script:
+    """Read a scenario.
+
+    Raises:
+        Unreadable: and in which line.
+    """
+    story: list[str] = []
+    size = {"handler": 2, "client": 1, "replica": 2, "partition": 4}
+    steps: list[Step] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = line.strip()
+        if not bare:
+            continue
+        if bare.startswith("#"):
+            story.append(bare[1:].strip())
+        elif mesh := _MESH.fullmatch(bare):
+            for count, what in _SIZE.findall(mesh[1]):
+                size[what] = int(count)
+        elif line.startswith(_INDENT):
+            if not steps or steps[-1].verb != "as soon as":
+                raise Unreadable(
+                    f"line {number}: nothing is above it that it could belong to: {bare}"
+                )
+            steps[-1].inner.append(_step(number, bare))
+        else:
+            steps.append(_step(number, bare))
+    if not story:
+        raise Unreadable(
+            "a scenario begins with its name, as in: # A call that was carried out twice"
+        )
+    if not steps or steps[-1].verb != "verdict":
+        raise Unreadable("a scenario ends with: then every promise holds")
+    return Script(story[0], "\n".join(story[1:]).strip(), size, tuple(steps))
+
+
+def _step(number: int, line: str) -> Step:
+    for verb, pattern in GRAMMAR.items():
+        if found := re.fullmatch(pattern, line):
+            return Step(number, line, verb, found.groupdict())
+    raise Unreadable(f"line {number}: this is no step of a scenario: {line}")
+
+
+def event(step: Step) -> tuple[str, dict[str, str]]:
+    """What a step waits for: its name in EVENTS, and what it is about.
+
+    Raises:
+        Unreadable: nothing that can be waited for.
+    """
+    for name, pattern in EVENTS.items():
+        if found := re.fullmatch(pattern, step.words["event"]):
+            return name, found.groupdict()
+    raise Unreadable(f"{step}: this cannot be waited for")
+
+
+def names(text: str) -> list[str]:
+    """Those in "x", "x and y" or "x, y and z"."""
+    return [name.strip() for name in re.split(r",| and ", text) if name.strip()]
