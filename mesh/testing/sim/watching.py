@@ -51,8 +51,10 @@ class StoreWatch:
         self._call: Callable[..., Any] = server.call_function
         server.call_function = self._watched  # type: ignore[method-assign,assignment]
 
-    def _watched(self, client: Any, called: Any, keys: list[bytes], args: list[bytes]) -> Any:
-        reply = self._call(client, called, keys, args)
+    def _watched(
+        self, client: Any, called: Any, keys: list[bytes], args: list[bytes], **options: Any
+    ) -> Any:
+        reply = self._call(client, called, keys, args, **options)
         if isinstance(reply, list) and reply and reply[0] == b"ok":
             name = called.name
             if name == _COMMIT:
