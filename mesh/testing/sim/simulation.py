@@ -70,6 +70,7 @@ class Simulation:
 
     Attributes:
         processes: all that ever were, by name; the newest of each.
+        observers: called with each line of the trace when it is written: at, who, what.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Simulation:
         )
         self.processes: dict[str, Process] = {}
         self.trace = Trace()
+        self.observers: list[Callable[[float, str, object], None]] = []
         self._pids = 100
         self._identities = self.dice("identities")
 
@@ -135,6 +137,8 @@ class Simulation:
     def note(self, who: str, what: object) -> None:
         """Add a line to the trace."""
         self.trace.lines.append(Happened(self.loop.virtual, who, what))
+        for observer in self.observers:
+            observer(self.loop.virtual, who, what)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine that belongs to no process, and everything else, until it is done.

@@ -122,13 +122,14 @@ class World:
         self.plan = plan
         self.sim = Simulation(plan.seed)
         self.checks = Checks(plan.partitions)
+        self.note = self.sim.note
+        self.sim.observers += observers
         self.history = _TracedHistory(lambda: self.sim.now, self.note)
         self.store: dict[str, StoreNode] = {}
         self.nodes: dict[str, Node] = {}
         """Handlers that live, by id."""
         self.clients: dict[str, AsyncClient] = {}
         self.supervisor: Supervisor | None = None
-        self._observers = tuple(observers)
         self._dice = self.sim.dice("world")
         self._store_dice = self.sim.dice("store")
         self._witnesses = Witnesses(self.sim.dice("proofs"))
@@ -144,12 +145,6 @@ class World:
 
     def __repr__(self) -> str:
         return f"<World of {self.sim!r}>"
-
-    def note(self, who: str, what: object) -> None:
-        """Add a line to the trace."""
-        self.sim.note(who, what)
-        for observer in self._observers:
-            observer(self.sim.now, who, what)
 
     def run(self) -> Result:
         """From the beginning to the end."""
