@@ -59,6 +59,7 @@ class Client(Session, asyncio.Protocol):
                 reply = server.execute(self, args)
                 if reply is not NO_REPLY:
                     out.append(encode(reply))
+        server.is_held(self._serve)  # a DEBUG SLEEP among them
         self._flush()
 
     def unblock(self, reply: Reply) -> None:

@@ -47,6 +47,8 @@ class Command:
 
     def channels(self, args: Sequence[bytes]) -> Sequence[bytes]:
         """The channels among the arguments."""
+        if self.name == "subscribe":
+            return args[1:]
         return args[1:2] if self.name == "publish" else ()
 
     def full_name(self, args: Sequence[bytes]) -> str:
@@ -125,6 +127,11 @@ _COMMANDS = (
     _server("fcall_ro", -3, "slow scripting", "stale no_script"),
     Command("function", -2, frozenset({"slow", "scripting", "write"}), stale=True, no_script=True),
     _server("publish", 3, "pubsub fast", "stale loading"),
+    _server("subscribe", -2, "pubsub slow"),
+    _server("unsubscribe", -1, "pubsub slow"),
+    _server("multi", 1, "transaction fast"),
+    _server("exec", 1, "transaction slow"),
+    _server("discard", 1, "transaction fast"),
     _server("ping", -1, "fast connection", "stale"),
     _server("echo", 2, "fast connection", "stale loading"),
     _server("auth", -2, "fast connection", "stale loading no_script no_auth"),

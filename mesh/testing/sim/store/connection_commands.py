@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from mesh.testing.sim.store.replies import (
     OK,
     SYNTAX,
+    Encoded,
     Fault,
     Reply,
     Status,
+    encode,
     integer,
     no_subcommand,
     shown,
@@ -32,6 +34,11 @@ class ConnectionCommands:
             "select": self._select,
             "client": self._client,
             "acl": self._acl,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "multi": self._multi,
+            "exec": self._exec,
+            "discard": self._discard,
         }
 
     def _ping(self, client: Session, args: Args) -> Reply:
@@ -96,7 +103,7 @@ class ConnectionCommands:
         count = 0
         for other in list(self._server.clients.values()):
             told = {
-                b"TYPE": b"replica" if other.is_replica else b"normal",
+                b"TYPE": _kind(other),
                 b"ID": b"%d" % other.id,
                 b"ADDR": f"{other.host}:{other.port}".encode(),
             }
@@ -124,3 +131,38 @@ class ConnectionCommands:
                         other.end() if other is client else other.kill()
                 return len(gone)
         raise no_subcommand("ACL", args[0])
+
+    def _subscribe(self, client: Session, args: Args) -> Reply:
+        replies = []
+        for channel in args:
+            client.channels.add(channel)
+            replies.append(encode([b"subscribe", channel, len(client.channels)]))
+        return Encoded(b"".join(replies))
+
+    def _unsubscribe(self, client: Session, args: Args) -> Reply:
+        replies = []
+        for channel in args or sorted(client.channels):
+            client.channels.discard(channel)
+            replies.append(encode([b"unsubscribe", channel, len(client.channels)]))
+        return Encoded(b"".join(replies))
+
+    def _multi(self, client: Session, args: Args) -> Reply:
+        if client.queued is not None:
+            raise Fault("ERR MULTI calls can not be nested")
+        client.queued, client.spoilt = [], False
+        return OK
+
+    def _exec(self, client: Session, args: Args) -> Reply:
+        return self._server.run_queued(client)
+
+    def _discard(self, client: Session, args: Args) -> Reply:
+        if client.queued is None:
+            raise Fault("ERR DISCARD without MULTI")
+        client.queued = None
+        return OK
+
+
+def _kind(client: Session) -> bytes:
+    if client.is_replica:
+        return b"replica"
+    return b"pubsub" if client.channels else b"normal"

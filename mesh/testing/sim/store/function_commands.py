@@ -68,6 +68,4 @@ class FunctionCommands:
         keys, rest = list(args[2 : 2 + count]), list(args[2 + count :])
         if client.user is not None:
             client.user.check_keys(keys)
-        if read_only and b"no-writes" not in function.flags:
-            raise Fault("ERR Can not execute a script with write flag using *_ro command.")
-        return self._server.call_function(client, function, keys, rest)
+        return self._server.call_function(client, function, keys, rest, read_only=read_only)

@@ -115,7 +115,7 @@ return run, load, compile
 class Caller(Protocol):
     """A node, while one of its functions runs."""
 
-    def command_from_function(self, args: list[bytes]) -> Reply:
+    def command_from_function(self, args: tuple[bytes, ...]) -> Reply:
         """Carry out one redis.call.
 
         Raises:
@@ -219,7 +219,7 @@ class _Runtime:
     def _asked(self, args: Sequence[LuaValue]) -> Reply:
         if self._caller is None:
             raise Fault("ERR redis.call can only be called inside a script invocation")
-        texts = [arg if type(arg) is bytes else _text(arg) for arg in args]
+        texts = tuple([arg if type(arg) is bytes else _text(arg) for arg in args])
         return self._caller.command_from_function(texts)
 
     def _converted(self, reply: Reply) -> LuaValue:

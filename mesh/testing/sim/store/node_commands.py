@@ -51,8 +51,7 @@ class NodeCommands:
         return role(self._server)
 
     def _publish(self, client: Session, args: Args) -> Reply:
-        self._server.publish(args[0], args[1])
-        return 0
+        return self._server.publish(args[0], args[1])
 
     def _debug(self, client: Session, args: Args) -> Reply:
         match [args[0].upper(), *args[1:]]:

@@ -47,7 +47,7 @@ class ReplicationCommands:
         def enough(offset: int, count: int) -> bool:
             return links.reached(offset) >= count
 
-        if self._server.in_function or enough(client.written, count):
+        if self._server.never_blocks or enough(client.written, count):
             return links.reached(client.written)
         self._server.wake()
         return links.wait(client, timeout_ms / 1000, count, links.reached, enough)
@@ -70,7 +70,7 @@ class ReplicationCommands:
         def enough(offset: int, count: int) -> bool:
             return self._server.synced_offset >= offset * local and links.synced(offset) >= count
 
-        if self._server.in_function or enough(client.written, count):
+        if self._server.never_blocks or enough(client.written, count):
             return reached(client.written)
         self._server.wake()
         return links.wait(client, timeout_ms / 1000, count, reached, enough)

@@ -23,11 +23,14 @@ from mesh.testing.sim.store.disk import Commands, Disk
 from mesh.testing.sim.store.libraries import Libraries
 from mesh.testing.sim.store.links import Links
 from mesh.testing.sim.store.lua import Function, runtime
-from mesh.testing.sim.store.replies import Fault, Reply, shown
+from mesh.testing.sim.store.replies import Fault, Reply, Status, encode, shown
 from mesh.testing.sim.store.session import Session
 from mesh.testing.sim.store.settings import Settings
 from mesh.testing.sim.store.stream import Stream, new_id
 
+_MULTI, _EXEC = pack("MULTI"), pack("EXEC")
+QUEUED = Status(b"QUEUED")
+_NEVER_QUEUED = frozenset({"exec", "discard", "multi", "quit"})
 _LOADING = "LOADING Valkey is loading the dataset in memory"
 _OOM = "OOM command not allowed when used memory > 'maxmemory'."
 _NO_REPLICAS = "NOREPLICAS Not enough good replicas to write."
@@ -70,7 +73,7 @@ class Script:
     def __init__(self, client: Session, *, read_only: bool) -> None:
         self.client = client
         self.read_only = read_only
-        self.writes: list[tuple[int, list[bytes]]] = []
+        self.writes: list[tuple[int, tuple[bytes, ...]]] = []
 
 
 class Server:
@@ -110,6 +113,7 @@ class Server:
         self.on_shutdown: Callable[[], None] = lambda: None
         self._held: deque[Callable[[], None]] = deque()
         self._script: Script | None = None
+        self._unblocked = False
         self._stream_database = -1
         self._awake = False
         self._ids = 0
@@ -170,6 +174,7 @@ class Server:
         try:
             return self._execute(client, args)
         except Fault as fault:
+            client.spoilt = True
             return fault
 
     def _execute(self, client: Session, args: list[bytes]) -> Reply:
@@ -185,6 +190,35 @@ class Server:
         elif not user.everything:
             user.check(command, args)
         self._admit(command)
+        if client.queued is not None and command.name not in _NEVER_QUEUED:
+            client.queued.append(args)
+            return QUEUED
+        return self._carry_out(client, command, args)
+
+    def run_queued(self, client: Session) -> Reply:
+        """EXEC. What it writes goes to replicas and disk command by command, not as a whole as in the real
+        server: nobody here writes data in a MULTI.
+        """
+        queued, client.queued = client.queued, None
+        if queued is None:
+            raise Fault("ERR EXEC without MULTI")
+        if client.spoilt:
+            raise Fault("EXECABORT Transaction discarded because of previous errors.")
+        replies: list[Reply] = []
+        self._unblocked = True
+        try:
+            for args in queued:
+                try:
+                    command = command_named(args[0])
+                    assert command is not None
+                    replies.append(self._carry_out(client, command, args))
+                except Fault as fault:
+                    replies.append(fault)
+        finally:
+            self._unblocked = False
+        return replies
+
+    def _carry_out(self, client: Session, command: Command, args: list[bytes]) -> Reply:
         self.calls[command.name] += 1
         if command.on_data is None:
             before = self.stream.offset
@@ -219,9 +253,9 @@ class Server:
             raise Fault(_NO_REPLICAS)
 
     @property
-    def in_function(self) -> bool:
-        """Whether a function is under way, in which nothing blocks."""
-        return self._script is not None
+    def never_blocks(self) -> bool:
+        """Whether a function or a MULTI is under way."""
+        return self._script is not None or self._unblocked
 
     @property
     def is_full(self) -> bool:
@@ -246,23 +280,31 @@ class Server:
     # ----------------------------------------------------------------------------------- functions
 
     def call_function(
-        self, client: Session, function: Function, keys: list[bytes], args: list[bytes]
+        self,
+        client: Session,
+        function: Function,
+        keys: list[bytes],
+        args: list[bytes],
+        *,
+        read_only: bool,
     ) -> Reply:
-        """FCALL, once its arguments are sorted out."""
-        read_only = b"no-writes" in function.flags
-        if not read_only:
+        """FCALL, or FCALL_RO, once its arguments are sorted out."""
+        writes = b"no-writes" not in function.flags
+        if writes:
             self.admit_write(more_memory=b"allow-oom" not in function.flags)
+            if read_only:
+                raise Fault("ERR Can not execute a script with write flag using *_ro command.")
         database = client.database  # a SELECT in a function ends with it
-        script = self._script = Script(client, read_only=read_only)
+        script = self._script = Script(client, read_only=not writes)
         try:
             return runtime().call(self, function, keys, args)
         finally:
             self._script = None
             client.database = database
-            for place, writes in groupby(script.writes, key=itemgetter(0)):
-                self.propagate(place, [args for _, args in writes])
+            for place, made in groupby(script.writes, key=itemgetter(0)):
+                self.propagate(place, [written for _, written in made])
 
-    def command_from_function(self, args: list[bytes]) -> Reply:
+    def command_from_function(self, args: tuple[bytes, ...]) -> Reply:
         """One redis.call of the function under way."""
         script = self._script
         assert script is not None
@@ -315,18 +357,26 @@ class Server:
             return
         packed = [pack(*command) for command in commands]
         if len(packed) > 1:
-            packed = [pack("MULTI"), *packed, pack("EXEC")]
+            packed = [_MULTI, *packed, _EXEC]
         if database != self._stream_database:
             self._stream_database = database
             self.links.feed(pack("SELECT", database))
         self.links.feed(b"".join(packed))
 
-    def publish(self, channel: bytes, message: bytes) -> None:
-        """PUBLISH: on its way to the replicas, on no disk."""
+    def publish(self, channel: bytes, message: bytes) -> int:
+        """PUBLISH: to those who listen here and, by way of the replicas, there; on no disk."""
+        count = self.deliver(channel, message)
         if self.follower is None:
-            command = pack("PUBLISH", channel, message)
-            self.links.feed(command)
+            self.links.feed(pack("PUBLISH", channel, message))
             self.wake()
+        return count
+
+    def deliver(self, channel: bytes, message: bytes) -> int:
+        """To those who listen here; their number."""
+        listening = [client for client in self.clients.values() if channel in client.channels]
+        for client in listening:
+            client.send(encode([b"message", channel, message]))
+        return len(listening)
 
     def name_database_anew(self) -> None:
         """Whoever reads the stream from here knows of no database yet."""
@@ -339,7 +389,9 @@ class Server:
             name = args[0].upper()
             if name == b"SELECT":
                 follower.database = int(args[1])
-            elif name != b"PUBLISH":
+            elif name == b"PUBLISH":
+                self.deliver(args[1], args[2])
+            else:
                 self.replay(follower.database, args)
                 written.append(args)
         if written:

@@ -19,10 +19,14 @@ class Session:
         blocked: a WAIT is under way; what is behind it stays unread.
         ending: nothing more is carried out.
         is_replica: it is a replica's, and gets the stream.
+        channels: whose messages it gets.
+        queued: commands of a MULTI; None: there is none.
+        spoilt: one of them was refused; nothing will be carried out.
     """
 
     __slots__ = (
         "blocked",
+        "channels",
         "database",
         "ending",
         "host",
@@ -31,6 +35,8 @@ class Session:
         "listening_port",
         "name",
         "port",
+        "queued",
+        "spoilt",
         "user",
         "written",
     )
@@ -46,6 +52,9 @@ class Session:
         self.blocked = False
         self.ending = False
         self.is_replica = False
+        self.channels: set[bytes] = set()
+        self.queued: list[list[bytes]] | None = None
+        self.spoilt = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.host}:{self.port}>"

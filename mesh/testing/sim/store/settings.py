@@ -54,6 +54,7 @@ class Settings:
 
     def __init__(self, changed: Mapping[str, str]) -> None:
         self._values = dict(_DEFAULTS)
+        self._numbers = {name: int(value) for name, value in _DEFAULTS.items() if value.isdigit()}
         for name, value in changed.items():
             self.set(name, value)
 
@@ -81,6 +82,8 @@ class Settings:
                 "argument couldn't be parsed into an integer"
             )
         self._values[name] = value
+        if name in self._numbers:
+            self._numbers[name] = int(value)
 
     def matching(self, pattern: bytes) -> dict[str, str]:
         """Those whose names fit a pattern."""
@@ -96,7 +99,7 @@ class Settings:
 
     def number(self, name: str) -> int:
         """One that is a number."""
-        return int(self._values[name])
+        return self._numbers[name]
 
     def holds(self, name: str) -> bool:
         """One that is yes or no."""
