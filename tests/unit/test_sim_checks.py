@@ -275,6 +275,26 @@ def test_a_key_that_was_given_up_is_no_violation_but_is_said(checks, calls):
     assert not checks.violations and "gave up" in checks.gave_up[0]
 
 
+def test_checks_that_hear_of_no_commit_say_so(checks, calls):
+    calls.made("Counter.read", "k", end=0)
+    checks.were_told(9.0, calls.history)
+    calls.made("Counter.incr", "k", end=1)
+    checks.were_told(9.0, calls.history)
+    only(checks, "the checks are told of commits")
+    checks.committed(1.0, "A", 1, A, 0, 1, [(0, E1)])
+    checks.were_told(9.0, calls.history)
+    assert len(checks.violations) == 1
+
+
+def test_commits_and_grants_are_passed_on_in_the_step_in_which_they_happen(checks):
+    heard = []
+    checks.on_grant.append(lambda *grant: heard.append(grant))
+    checks.on_commit.append(lambda *commit: heard.append(commit))
+    checks.granted(0.0, "A", 0, E1, A)
+    checks.committed(1.0, "A", 1, A, 0, 1, [(0, E1)])
+    assert heard == [("A", 0, E1, A), ("A", A, [(0, E1)])]
+
+
 # ------------------------------------------------------------------------------------------------ the counts
 
 

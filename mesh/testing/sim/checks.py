@@ -28,6 +28,7 @@ What a world tells:
     checks.counts_add_up(at, clients, undisturbed=...)
     checks.owners_answer(at, faults_stopped_at, bound_s, {partition: when it answered, or None})
     checks.linearizable(at, history, Account, KV)
+    checks.were_told(at, history)                              # that there is something behind all this
 
 Rules that two stores may break without any harm are not among these: a primary that was cut off goes on
 taking commits of its own life, which nobody is ever told of. So most numbers are compared within one node,
@@ -395,6 +396,14 @@ class Checks:
         for found in judged.counterexamples:
             self.violated(at, "linearizable per key", str(found))
         self.gave_up += map(str, judged.gave_up)
+
+    def were_told(self, at: float, history: History) -> None:
+        """Where something was acknowledged, a store has told of commits: or nothing was checked at all."""
+        changed = [o for o in history if o.end is End.RETURNED and o.method not in _READING]
+        if changed and not self._seqs:
+            self.violated(
+                at, "the checks are told of commits", f"of none, and there was {changed[0]}"
+            )
 
     # ---------------------------------------------------------------------------------------------- counts
 

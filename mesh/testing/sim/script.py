@@ -63,6 +63,12 @@ GRAMMAR: dict[str, str] = {
 }
 """What a step may say, by its name: a regular expression of the whole line."""
 
+AT_ONCE = frozenset(
+    {"begin", "cancel", "kill", "pause", "resume", "starve", "sate"}
+    | {"cut", "hold", "release", "mend", "break", "slow"}
+)
+"""Steps that take no time, and so may be taken as soon as something happens."""
+
 EVENTS: dict[str, str] = {
     "commit": r"the store carries out a commit of (?P<who>.*)",
     "tell": r"the store gives (?P<key>'[^']*') to (?P<who>.*)",
@@ -143,7 +149,7 @@ def read(text: str) -> Script:
                 raise Unreadable(
                     f"line {number}: nothing is above it that it could belong to: {bare}"
                 )
-            steps[-1].inner.append(_step(number, bare))
+            steps[-1].inner.append(_inner(number, bare))
         else:
             steps.append(_step(number, bare))
     if not story:
@@ -158,8 +164,20 @@ def read(text: str) -> Script:
 def _step(number: int, line: str) -> Step:
     for verb, pattern in GRAMMAR.items():
         if found := re.fullmatch(pattern, line):
-            return Step(number, line, verb, found.groupdict())
+            step = Step(number, line, verb, found.groupdict())
+            if "event" in step.words:
+                event(step)
+            return step
     raise Unreadable(f"line {number}: this is no step of a scenario: {line}")
+
+
+def _inner(number: int, line: str) -> Step:
+    step = _step(number, line)
+    if step.verb not in AT_ONCE:
+        raise Unreadable(
+            f"{step}: this takes time, and nothing may that is done as soon as something happens"
+        )
+    return step
 
 
 def event(step: Step) -> tuple[str, dict[str, str]]:
