@@ -94,6 +94,10 @@ def _replication(server: Server) -> Fields:
     }
 
 
+def _stats(server: Server) -> Fields:
+    return {"sync_full": server.full_resyncs, "sync_partial_ok": server.partial_resyncs}
+
+
 def _commandstats(server: Server) -> Fields:
     return {f"cmdstat_{name}": f"calls={count}" for name, count in server.calls.items()}
 
@@ -102,10 +106,11 @@ _SECTIONS: dict[str, Callable[[Server], Fields]] = {
     "server": _server,
     "memory": _memory,
     "persistence": _persistence,
+    "stats": _stats,
     "replication": _replication,
     "commandstats": _commandstats,
 }
-_BY_DEFAULT = ("server", "memory", "persistence", "replication")
+_BY_DEFAULT = ("server", "memory", "persistence", "stats", "replication")
 
 
 def info(server: Server, sections: Sequence[bytes]) -> bytes:

@@ -114,7 +114,9 @@ class ReplicationCommands:
         rest = stream.since(args[0].decode(), integer(args[1]))
         self._server.links.attach(Link(client, self._server.now))
         if rest is not None:
+            self._server.partial_resyncs += 1
             return Encoded(b"+CONTINUE %b\r\n%b" % (stream.id.encode(), rest))
+        self._server.full_resyncs += 1
         self._server.name_database_anew()
         whole = encode(self._server.data.dump())
         return Encoded(b"+FULLRESYNC %b %d\r\n%b" % (stream.id.encode(), stream.offset, whole))

@@ -156,7 +156,10 @@ class SentinelNode:
 
     def _watch(self, address: Address, *, is_node: bool) -> Watched:
         now, password = self.now, self.config.password
-        commands = Outgoing(self._loop, address, password=password)
+        view = Instance(address, now, now, now)
+        commands = Outgoing(
+            self._loop, address, password=password, on_connected=lambda: self._ping(watched)
+        )
         channel = None
         if is_node:
             channel = Outgoing(
@@ -166,7 +169,8 @@ class SentinelNode:
                 greeting=pack("SUBSCRIBE", CHANNEL),
                 on_message=self._heard,
             )
-        return Watched(Instance(address, now, now, now), commands, channel)
+        watched = Watched(view, commands, channel)
+        return watched
 
     def _tick(self) -> None:
         now = self.now
@@ -184,7 +188,8 @@ class SentinelNode:
     def _keep_in_touch(self, watched: Watched, now: float) -> None:
         view, commands = watched.view, watched.commands
         view.connected = commands.connected
-        commands.connect(PING_S)
+        if commands.connect(PING_S) and view.pinged_at is None:
+            view.pinged_at = now  # the silence counts from here, whether it connects or not
         if watched.channel is not None:
             watched.channel.connect(PING_S)
         if not commands.connected:
@@ -194,9 +199,8 @@ class SentinelNode:
             watched.info_asked_at = now
             commands.send(pack("INFO"), partial(self._informed, watched))
         period_s = min(self.config.down_after_s, PING_S)
-        if now - watched.ping_sent_at >= period_s - _TICK_S / 2 and view.pinged_at is None:
-            watched.ping_sent_at = view.pinged_at = now
-            commands.send(pack("PING"), partial(self._answered, view))
+        if now - view.answered_at > period_s and now - watched.ping_sent_at > period_s / 2:
+            self._ping(watched)
         if is_node and now - watched.hello_at >= HELLO_S:
             watched.hello_at = now
             commands.send(pack("PUBLISH", CHANNEL, self._hello()))
@@ -205,6 +209,13 @@ class SentinelNode:
         long_known = now - view.known_since > 15 * PING_S
         if long_known and owed_s > most_s and now - view.answered_at > most_s:
             commands.drop()  # a half-open connection would answer nothing for ever
+
+    def _ping(self, watched: Watched) -> None:
+        view = watched.view
+        watched.ping_sent_at = self.now
+        if view.pinged_at is None:
+            view.pinged_at = self.now
+        watched.commands.send(pack("PING"), partial(self._answered, view))
 
     def _info_period_s(self, watched: Watched) -> float:
         view = watched.view

@@ -22,6 +22,7 @@ class Outgoing(asyncio.Protocol):
         password: empty: none.
         greeting: commands sent at once when connected, their answers ignored.
         on_message: gets what arrives unasked for; None: nothing should.
+        on_connected: called once it is open.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class Outgoing(asyncio.Protocol):
         password: str,
         greeting: bytes = b"",
         on_message: Answer | None = None,
+        on_connected: Callable[[], None] | None = None,
     ) -> None:
         self._loop = loop
         self._target = target
         self._password = password
         self._greeting = greeting
         self._on_message = on_message
+        self._on_connected = on_connected
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._answers: deque[Answer | None] = deque()
@@ -49,15 +52,16 @@ class Outgoing(asyncio.Protocol):
     def connected(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    def connect(self, period_s: float) -> None:
-        """Try, if there is no connection and the last try is a while ago."""
+    def connect(self, period_s: float) -> bool:
+        """Try, if there is no connection and the last try is a while ago; whether it was tried."""
         now = self._loop.time()
         if self.connected or self._ended or now - self._tried_at < period_s:
-            return
+            return False
         if self._trying is not None:
             self._trying.cancel()
         self._tried_at = now
         self._trying = self._loop.create_task(self._connect())
+        return True
 
     async def _connect(self) -> None:
         try:
@@ -96,6 +100,8 @@ class Outgoing(asyncio.Protocol):
             self.send(pack("AUTH", self._password))
         if self._greeting:
             self.send(self._greeting)
+        if self._on_connected is not None:
+            self._on_connected()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -83,6 +83,7 @@ class Server:
         run_id: drawn at each start.
         follower: towards the primary; None: this node is one.
         synced_offset: how much of the stream is on this node's disk for certain.
+        full_resyncs, partial_resyncs: how replicas that attached here were served.
         paused: nothing is carried out; what arrives meanwhile waits.
     """
 
@@ -104,6 +105,7 @@ class Server:
         self.libraries = Libraries(self.data)
         self.handlers: dict[str, Handler] = {}
         self.synced_offset = 0
+        self.full_resyncs = self.partial_resyncs = 0
         self.loading = False
         self.when_loaded: list[Callable[[], None]] = []
         self.load_s = 0.0
