@@ -113,22 +113,21 @@ class SimHandle(asyncio.TimerHandle):
         self,
         callback: Callable[..., object],
         args: tuple[Any, ...],
-        loop: SimLoop,
         context: contextvars.Context,
         process: Runs | None,
         when: float,
     ) -> None:
-        # Not the parent's: it asks the loop for its debug mode each time.
+        # Not the parent's, which asks the loop for its debug mode and fills in what only that reads.
         self._callback: Any = callback
         self._args: Any = args
-        self._loop = loop
         self._context = context
         self._cancelled = False
         self._when = when
-        self._scheduled = False
-        self._repr: str | None = None
-        self._source_traceback = None
         self.process = process
+
+    def __repr__(self) -> str:
+        what = "cancelled" if self._cancelled else repr(self._callback)
+        return f"<SimHandle of {self.process!r}: {what}>"
 
     def cancel(self) -> None:
         """It is not wanted any more."""
@@ -190,8 +189,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     ) -> SimHandle:
         if context is None:
             context = contextvars.copy_context()
-        process = context.get(current) or self._process
-        handle = SimHandle(callback, args, self, context, process, 0.0)
+        handle = SimHandle(callback, args, context, context.get(current) or self._process, 0.0)
         if not self._over:
             self._ready.append(handle)
         return handle
@@ -227,7 +225,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         if context is None:
             context = contextvars.copy_context()
         process = context.get(current) or self._process
-        handle = SimHandle(callback, args, self, context, process, when)
+        handle = SimHandle(callback, args, context, process, when)
         if not self._over:
             at = when
             if process is not None and process.skewed:
@@ -254,8 +252,15 @@ class SimLoop(asyncio.AbstractEventLoop):
         *args: Any,
     ) -> None:
         """Have a process take a step, as the kernel wakes it."""
-        if process.state != DEAD and not self._over:
-            self._ready.append(SimHandle(callback, args, self, context, process, 0.0))
+        if process.state == DEAD or self._over:
+            return
+        handle = SimHandle(callback, args, context, process, 0.0)
+        if process.state == RUNNING and not self._ready and self._process is None:
+            # Nobody is before it, so it is the next step anyway.
+            self.run_handle(handle)
+            self._process = None
+        else:
+            self._ready.append(handle)
 
     def put_first(self, handles: Iterable[SimHandle]) -> None:
         """Steps that were held back come before those that became ready since."""
@@ -272,9 +277,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - as asyncio does: told, and the loop goes on
-            self.call_exception_handler(
-                {"message": f"a step failed: {handle!r}", "exception": error}
-            )
+            self._failed(handle, error)
+
+    def _failed(self, handle: SimHandle, error: BaseException) -> None:
+        self.call_exception_handler({"message": f"a step failed: {handle!r}", "exception": error})
 
     def _push(self, when: float, item: SimHandle | Callable[[], object]) -> None:
         self._pushed += 1
@@ -311,7 +317,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             events._set_running_loop(None)
             self._running = False
 
-    def _run(self) -> None:
+    def _run(self) -> None:  # noqa: C901 - one loop, run for every step
         ready, heap = self._ready, self._heap
         at_once = 0
         while True:
@@ -324,7 +330,14 @@ class SimLoop(asyncio.AbstractEventLoop):
                     if process.state == HELD:
                         process.hold(handle)
                     continue
-                self.run_handle(handle)
+                # As run_handle, which would be a call more for each step.
+                self._process = process
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # noqa: BLE001 - as there
+                    self._failed(handle, error)
                 if self._stopping:
                     return
                 at_once += 1
@@ -335,6 +348,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             when, _, item = heappop(heap)
             if when > self.virtual:
                 self.virtual = when
+                self.steps += at_once
                 at_once = 0
             if type(item) is SimHandle:
                 if not item._cancelled:
@@ -342,6 +356,8 @@ class SimLoop(asyncio.AbstractEventLoop):
             else:
                 self._process = None
                 cast("Callable[[], object]", item)()
+                if self._stopping:
+                    return
 
     def _stop(self, _: object) -> None:
         self._stopping = True

@@ -45,6 +45,7 @@ class Network:
 
     Attributes:
         wires: the connections there are, oldest first.
+        blocked: pairs of hosts, by name, from one of which nothing gets to the other.
         digest: of everything that ever arrived: equal in two runs that were the same.
     """
 
@@ -65,12 +66,13 @@ class Network:
         self.hosts: dict[str, Host] = {}
         self._delay_s = delay_s
         self._jitter_s = jitter_s
-        self._blocked: set[tuple[str, str]] = set()
+        self._random = dice.random
+        self.blocked: set[tuple[str, str]] = set()
         self._slow: dict[tuple[str, str], float] = {}
         loop.network = self
 
     def __repr__(self) -> str:
-        return f"<Network, {len(self.wires)} connections, {len(self._blocked)} ways blocked>"
+        return f"<Network, {len(self.wires)} connections, {len(self.blocked)} ways blocked>"
 
     def host(self, name: str) -> Host:
         """The host of that name, made when it is first asked for."""
@@ -88,12 +90,12 @@ class Network:
         reaches itself.
         """
         targets = list(targets)
-        self._blocked.update((s, t) for s in sources for t in targets if s != t)
+        self.blocked.update((s, t) for s in sources for t in targets if s != t)
 
     def unblock(self, sources: Iterable[str], targets: Iterable[str]) -> None:
         """The ways are free again; what was held up arrives once its sender tries again."""
         targets = list(targets)
-        self._blocked.difference_update([(s, t) for s in sources for t in targets])
+        self.blocked.difference_update([(s, t) for s in sources for t in targets])
         for wire in self.wires:
             for pipe in (wire.forth, wire.back):
                 if not self.blocks(pipe.source, pipe.target):
@@ -125,7 +127,7 @@ class Network:
         """Every way is free and fast."""
         self._slow.clear()
         names = [host.name for host in self.hosts.values()]
-        if self._blocked:
+        if self.blocked:
             self.unblock(names, names)
 
     def reset(self, wire: Wire) -> None:
@@ -149,15 +151,15 @@ class Network:
     def delay_s(self, source: Host, target: Host) -> float:
         """See Medium."""
         if source is target:
-            return 20e-6 + self.dice.random() * 20e-6
-        delay = self._delay_s + self.dice.random() * self._jitter_s
+            return 20e-6 + self._random() * 20e-6
+        delay = self._delay_s + self._random() * self._jitter_s
         if self._slow:
             delay += self.dice.random() * self._slow.get((source.name, target.name), 0.0)
         return delay
 
     def blocks(self, source: Host, target: Host) -> bool:
         """See Medium."""
-        return bool(self._blocked) and (source.name, target.name) in self._blocked
+        return bool(self.blocked) and (source.name, target.name) in self.blocked
 
     # ----------------------------------------------------------- what loops ask
 

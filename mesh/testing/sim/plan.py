@@ -95,7 +95,7 @@ class Plan:
     clients: int = 3
     replicas: int = 2
     partitions: int = 16
-    length_s: float = 2.0
+    length_s: float = 1.0
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}: {len(self.calls)} calls, {len(self.faults)} faults"]
@@ -111,18 +111,22 @@ def draw(
     kinds: tuple[str, ...] = KINDS,
     handlers: int = 3,
     clients: int = 3,
-    length_s: float = 2.0,
+    length_s: float | None = None,
 ) -> Plan:
     """A plan, drawn from a seed.
+
+    Calls come in bursts: they meet on keys, in batches and in flight, and a run needs less time for as many.
 
     Args:
         calls: how many.
         faults: how many.
         kinds: of the faults.
         handlers, clients: how many.
-        length_s: of the load.
+        length_s: of the load; drawn too unless given, since what takes seconds happens in long ones only.
     """
     dice = Random(f"{seed}/plan")
+    if length_s is None:
+        length_s = dice.choices((0.5, 1.0, 2.0, 5.0), (50, 40, 8, 2))[0]
     names = tuple(f"c-{i}" for i in range(clients))
     planned = _Calls(dice, names, length_s)
     cast = _Cast(
@@ -147,10 +151,16 @@ class _Calls:
         self._length_s = length_s
         self._values = 0
         self._keyed: list[PlannedCall] = []
+        self._burst = 0
+        self._burst_at = 0.0
 
     def draw(self) -> PlannedCall:
         dice = self._dice
-        at = dice.random() * self._length_s
+        if not self._burst:
+            self._burst = dice.randrange(1, 10)
+            self._burst_at = dice.random() * self._length_s
+        self._burst -= 1
+        at = self._burst_at + dice.random() * dice.random() * 0.002
         if self._keyed and dice.random() < 0.03:
             # The same call again, as a caller makes it who does not know what became of the first.
             before = dice.choice(self._keyed)
@@ -229,6 +239,10 @@ class _Cast:
     def at(self, dice: Random) -> float:
         return dice.random() * self.length_s
 
+    def for_s(self, dice: Random) -> float:
+        """Short ones as often as long ones; some outlast the load."""
+        return float(self.length_s * 10 ** dice.uniform(-2, 0))
+
 
 def _kill(dice: Random, cast: _Cast) -> Fault:
     return Fault(cast.at(dice), "kill", (dice.choice(cast.handlers),))
@@ -242,12 +256,12 @@ def _stoppable(dice: Random, cast: _Cast) -> str:
 
 
 def _pause(dice: Random, cast: _Cast) -> Fault:
-    return Fault(cast.at(dice), "pause", (_stoppable(dice, cast),), for_s=0.01 + dice.random())
+    return Fault(cast.at(dice), "pause", (_stoppable(dice, cast),), for_s=cast.for_s(dice))
 
 
 def _starve(dice: Random, cast: _Cast) -> Fault:
     lag_s = 10 ** dice.uniform(-4.5, -2.5)
-    for_s = dice.random() * 0.5
+    for_s = cast.for_s(dice) / 2
     return Fault(cast.at(dice), "starve", (_stoppable(dice, cast),), for_s=for_s, amount=lag_s)
 
 
@@ -259,34 +273,34 @@ def _drop(dice: Random, cast: _Cast) -> Fault:
 def _slow(dice: Random, cast: _Cast) -> Fault:
     one, other = cast.pair(dice)
     by_s = 10 ** dice.uniform(-3, -0.5)
-    return Fault(cast.at(dice), "slow", (one,), (other,), 0.1 + dice.random(), by_s)
+    return Fault(cast.at(dice), "slow", (one,), (other,), cast.for_s(dice), by_s)
 
 
 def _cut(dice: Random, cast: _Cast) -> Fault:
     some, others = cast.split(dice)
-    return Fault(cast.at(dice), "cut", some, others, 0.01 + dice.random())
+    return Fault(cast.at(dice), "cut", some, others, cast.for_s(dice))
 
 
 def _cut_one_way(dice: Random, cast: _Cast) -> Fault:
     some, others = cast.split(dice)
     if dice.random() < 0.5:
         some, others = others, some
-    return Fault(cast.at(dice), "cut one way", some, others, 0.01 + dice.random())
+    return Fault(cast.at(dice), "cut one way", some, others, cast.for_s(dice))
 
 
 def _pause_replica(dice: Random, cast: _Cast) -> Fault:
-    for_s = 0.01 + dice.random()
+    for_s = cast.for_s(dice)
     return Fault(cast.at(dice), "pause replica", (dice.choice(cast.store[1:]),), for_s=for_s)
 
 
 def _clock(dice: Random, cast: _Cast) -> Fault:
     rate = dice.choice((0.5, 0.9, 0.99, 1.01, 1.1, 2.0))
     who = (_stoppable(dice, cast),)
-    return Fault(cast.at(dice), "clock", who, for_s=0.1 + dice.random() * 2, amount=rate)
+    return Fault(cast.at(dice), "clock", who, for_s=cast.for_s(dice), amount=rate)
 
 
 def _chop(dice: Random, cast: _Cast) -> Fault:
-    return Fault(cast.at(dice), "chop", (), for_s=0.05 + dice.random() * 0.3, amount=0.5)
+    return Fault(cast.at(dice), "chop", (), for_s=cast.for_s(dice), amount=0.5)
 
 
 _DRAWN: dict[str, Callable[[Random, _Cast], Fault]] = {

@@ -19,7 +19,7 @@ from random import Random
 from typing import Any, Protocol, cast
 from zlib import crc32
 
-from mesh.testing.sim.loop import DEAD, SimLoop
+from mesh.testing.sim.loop import SimLoop
 from mesh.testing.sim.process import Host, Process
 
 KERNEL_BYTES = 1 << 20
@@ -35,6 +35,7 @@ class Medium(Protocol):
     dice: Random
     chop: float
     digest: int
+    blocked: set[tuple[str, str]]
 
     def delay_s(self, source: Host, target: Host) -> float:
         """How long the next packet is under way."""
@@ -54,12 +55,14 @@ class Connected(Protocol):
 
 
 class _Packet:
-    __slots__ = ("at", "kind", "parts")
+    __slots__ = ("at", "data", "kind", "more")
 
-    def __init__(self, at: float, kind: int, parts: list[bytes]) -> None:
+    def __init__(self, at: float, kind: int, data: bytes) -> None:
         self.at = at
         self.kind = kind
-        self.parts = parts
+        self.data = data
+        self.more: list[bytes] | None = None
+        """`data`, and what was written behind it at the same instant."""
 
 
 class Pipe:
@@ -104,12 +107,16 @@ class Pipe:
         if self.ended:
             return
         medium = self._medium
-        now = medium.loop.virtual
-        self.load += len(data)
+        loop = medium.loop
+        now = loop.virtual
         packets = self._packets
         if kind == DATA:
+            self.load += len(data)
             if self._written_at == now and packets and packets[-1].kind == DATA:
-                packets[-1].parts.append(data)
+                last = packets[-1]
+                if last.more is None:
+                    last.more = [last.data]
+                last.more.append(data)
                 return
             self._written_at = now
         elif kind >= FIN:
@@ -118,22 +125,22 @@ class Pipe:
         if at < self._arrive_at:
             at = self._arrive_at
         self._arrive_at = at
-        packets.append(_Packet(at, kind, [data]))
-        medium.loop.kernel_at(at, self._arriver)
+        packets.append(_Packet(at, kind, data))
+        loop.kernel_at(at, self._arriver)
 
     def arrive(self) -> None:
         """Let in what is due by now, in order."""
         packets, medium = self._packets, self._medium
         now = medium.loop.virtual
         while packets and packets[0].at <= now:
-            if medium.blocks(self.source, self.target):
+            if medium.blocked and medium.blocks(self.source, self.target):
                 return
             packet = packets.popleft()
-            data = packet.parts[0] if len(packet.parts) == 1 else b"".join(packet.parts)
+            data = packet.data if packet.more is None else b"".join(packet.more)
             medium.digest = crc32(data, medium.digest ^ packet.kind)
-            if packet.kind == DATA and len(data) > 1 and medium.dice.random() < medium.chop:
+            if packet.kind == DATA and medium.dice.random() < medium.chop and len(data) > 1:
                 cut = medium.dice.randrange(1, len(data))
-                rest = _Packet(now + medium.delay_s(self.source, self.target), DATA, [data[cut:]])
+                rest = _Packet(now + medium.delay_s(self.source, self.target), DATA, data[cut:])
                 packets.appendleft(rest)
                 medium.loop.kernel_at(rest.at, self._arriver)
                 self._receiver(DATA, data[:cut])
@@ -267,20 +274,25 @@ class SimTransport(asyncio.Transport):
 
     def receive(self, kind: int, data: bytes) -> None:
         """The kernel has got something for its process."""
-        if not self._gone and self.process.state != DEAD:
+        if not self._gone:
             self._loop.post(self.process, self._context, self._take, kind, data)
 
     def _take(self, kind: int, data: bytes) -> None:
         if not self._reading and kind != RST:
             self._held.append((kind, data))
             return
-        if data:
-            self._in.taken(len(data))
-        if self._gone or (self._closing and kind == DATA):
-            return
         if kind == DATA:
-            self._protocol.data_received(data)
-        elif kind == FIN:
+            inward = self._in
+            if inward.load >= KERNEL_BYTES:
+                inward.taken(len(data))
+            else:
+                inward.load -= len(data)
+            if not self._closing:
+                self._protocol.data_received(data)
+            return
+        if self._gone:
+            return
+        if kind == FIN:
             # It has left as a whole: nothing that is written from here on gets anywhere.
             self._deserted = True
             if self._closing or not self._protocol.eof_received():
