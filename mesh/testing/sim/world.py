@@ -6,7 +6,8 @@
     db-0 … db-2    the store's nodes (mesh.testing.sim.store), db-0 the primary at first
     s-0            the supervisor, which starts replacements by way of a launcher
     h-0 …          a host each, with the handler h-0 and its warden w-0
-    c-0 …          clients that make the plan's calls; after them `judge`, which asks every key at the end
+    c-0 …          clients that make the plan's calls; after them `prober`, which asks every partition
+                   once faults are over, and `judge`, which asks every key at the end
 
 A run has five parts: the mesh comes up; calls and faults, as planned; faults stop; every call ends and the
 mesh settles; the judge reads everything, and the checks say what they think.
@@ -17,9 +18,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mesh.client.aio import AsyncClient
@@ -56,6 +59,10 @@ _STORE_PORT = 6379
 _UP_S = 30.0
 _SETTLE_S = 20.0
 """Virtual seconds that the mesh has for answering everywhere once no fault is left."""
+_READY_S = 45.0
+"""The same, for having replaced everyone: one that died before anybody knew of it is missed after 30 s
+(SupervisionConfig.start_s).
+"""
 _CALL_BOUND_S = 1.0
 _POLL_S = 0.01
 _STORE_TIMES = {"wait_timeout_s": 0.2, "call_timeout_s": 2.0, "connect_timeout_s": 1.0}
@@ -156,8 +163,7 @@ class World:
                 checks.violated(sim.now, "the mesh settles", f"{type(error).__name__}: {error}")
             for told in sim.unhandled:
                 name = getattr(told.get("process"), "name", "nobody")
-                why = f"{name}: {told['message']}: {told.get('exception')!r}"
-                checks.violated(sim.now, "no step fails", why)
+                checks.violated(sim.now, "no step fails", f"{name}: {_failure(told)}")
         return Result(
             self.plan,
             checks.violations,
@@ -179,9 +185,14 @@ class World:
         await asyncio.sleep(self.plan.length_s * 1.1)
         self._faults.stop()
         stopped_at = self.sim.now
+        prober = self.sim.spawn("prober", self._probe)
         bound = max((call.timeout for call in self.plan.calls), default=0.0) + _CALL_BOUND_S
         await self._until(lambda: not self._left, bound)
-        await self._until(lambda: self._is_ready, _SETTLE_S)
+        await self._until(lambda: not prober.alive, _SETTLE_S)
+        await self._until(lambda: self._is_ready, _READY_S)
+        if not self._is_ready:
+            why = f"{_READY_S:g} s after the last fault and call it still is not ready"
+            self.checks.violated(self.sim.now, "the mesh settles", why)
         self.note("world", "settled")
         stats = {name: client.stats() for name, client in self.clients.items()}
         judge = self.sim.spawn("judge", self._judge)
@@ -355,7 +366,7 @@ class World:
     async def _be_client(
         self, ready: asyncio.Future[None], go: asyncio.Event, process: Process
     ) -> None:
-        client = await self._connect(process)
+        client = self.clients[process.name] = await self._connect(process)
         ready.set_result(None)
         recorder = Recorder(client, self.history, process.name)
         mine = [call for call in self.plan.calls if call.client == process.name]
@@ -374,7 +385,6 @@ class World:
         client._clock = process.clock
         watch_tables(process.name, client, self.checks, lambda: self.sim.now)
         await client.start(_UP_S)
-        self.clients[process.name] = client
         return client
 
     async def _make(self, recorder: Recorder, call: PlannedCall) -> None:
@@ -391,16 +401,21 @@ class World:
         finally:
             self._left -= 1
 
+    async def _probe(self, process: Process) -> None:
+        """Ask every partition, as soon as faults are over."""
+        client = await self._connect(process)
+        async with asyncio.TaskGroup() as group:
+            for partition, key in _one_each(self.plan.partitions).items():
+                group.create_task(self._ask(client, partition, key))
+
     async def _judge(self, process: Process) -> None:
-        """Ask every partition, and then every key, once."""
+        """Ask every key, once nothing else is under way."""
         client = await self._connect(process)
         recorder = Recorder(client, self.history, process.name)
         places = dict.fromkeys(
             (call.method.partition(".")[0], call.key) for call in self.plan.calls
         )
         async with asyncio.TaskGroup() as group:
-            for partition, key in _one_each(self.plan.partitions).items():
-                group.create_task(self._ask(client, partition, key))
             for entity, key in places:
                 group.create_task(self._read(recorder, entity, key))
 
@@ -470,6 +485,15 @@ def _logged(note: Callable[[str, object], None]) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagates
+
+
+def _failure(told: dict[str, Any]) -> str:
+    error = told.get("exception")
+    if error is None:
+        return str(told["message"])
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    where = " < ".join(f"{f.name} ({Path(f.filename).name}:{f.lineno})" for f in reversed(frames))
+    return f"{error!r} in {where}; {told['message']}"
 
 
 def _one_each(partitions: int) -> dict[int, str]:
