@@ -58,7 +58,7 @@ class Running:
             names, used = await self._store.execute(*commands, within_s=30.0)
             fields.update(name[:1].decode() for name in names)
             size += used or 0
-        logs = [t.log for node in self.nodes for t in node._core._tenures.values()]
+        logs = [t.log for node in self.nodes for t in node._core._tenures.in_memory.values()]
         return {
             "calls": calls,
             **{name: fields[kind] for kind, name in KINDS.items()},

@@ -7,7 +7,9 @@ remainder), and a partition moves only from a handler above its share to one bel
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from bisect import insort
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import TypeVar
 
 H = TypeVar("H", bound=Hashable)
@@ -54,9 +56,12 @@ def place(
     """
     if max(weights.values(), default=0) <= 0:
         raise ValueError(f"no handler with a weight above 0 among {dict(weights)}")
-    heap = [((owned[h] + 1) / w, order, h) for order, (h, w) in enumerate(weights.items()) if w > 0]
+    able = [h for h, w in weights.items() if w > 0]
+    if len({weights[h] for h in able}) == 1:
+        return dict(zip(orphans, _by_count(able, owned), strict=False))
+    heap = [((owned[h] + 1) / weights[h], order, h) for order, h in enumerate(able)]
     heapq.heapify(heap)
-    count = {h: owned[h] for h in weights}
+    count = {h: owned[h] for h in able}
     result: dict[int, H] = {}
     for partition in orphans:
         _, order, h = heap[0]
@@ -64,6 +69,22 @@ def place(
         count[h] += 1
         heapq.heapreplace(heap, ((count[h] + 1) / weights[h], order, h))
     return result
+
+
+def _by_count(able: Sequence[H], owned: Mapping[H, int]) -> Iterator[H]:
+    """Who gets the next one, and the next, where all weigh the same: whoever has the fewest, and among
+    several the earlier one. No end, and no arithmetic once all have as many.
+    """
+    behind = sorted(range(len(able)), key=lambda order: owned[able[order]], reverse=True)
+    level: list[int] = []
+    count = owned[able[behind[-1]]]
+    while behind:
+        while behind and owned[able[behind[-1]]] == count:
+            insort(level, behind.pop())
+        if behind:
+            yield from (able[order] for order in level)
+        count += 1
+    yield from cycle(able)
 
 
 def rebalance(held: Mapping[H, Sequence[int]], weights: Mapping[H, float]) -> dict[int, H]:

@@ -23,7 +23,7 @@ import msgpack
 
 from mesh.core import execution
 from mesh.core.cache import Cache
-from mesh.core.epochs import NOT_HELD, pack_epochs, unpack_epochs
+from mesh.core.epochs import NOT_HELD, unpack_epochs
 from mesh.core.execution import ANSWERED, LISTS, NEEDS_LOAD, NEEDS_TURN, NOT_WRITTEN, Step
 from mesh.core.expiry import Expiry
 from mesh.core.forgetting import Forgetting
@@ -65,6 +65,7 @@ from mesh.core.tenure import (
     Slot,
     Tenure,
 )
+from mesh.core.tenures import Tenures
 from mesh.core.wire import Limits, Redirect, Request, Status, pack_reply
 from mesh.core.writing import TRY_AGAIN_S, WriteGate
 from mesh.entities import Registry
@@ -145,7 +146,10 @@ class HandlerCore:
         """The grant has ended for good: this process serves nothing any more."""
         self._registry = registry
         self._token = 0
-        self._tenures: dict[int, Tenure] = {}
+        self.retention = Retention(self.config.window_s, self.config.caller_bytes)
+        """What it remembers and for how long; the shell tells it the time."""
+        self._tenures = Tenures(partitions, self.retention, self.home)
+        self._in_memory = self._tenures.in_memory
         self._released: dict[int, int] = {}
         self._dropped: dict[int, int] = {}
         """Epochs lost without a release, that the leader's grant still names."""
@@ -159,16 +163,14 @@ class HandlerCore:
         self._messages: list[Message] = []
         self._settling: set[int] = set()
         self._cache = Cache(self.config.cache_bytes)
-        self._expiry = Expiry(self._tenures, self._cache, registry, self.wall, self._commit)
+        self._expiry = Expiry(self._in_memory, self._cache, registry, self.wall, self._commit)
         self._reading = Reading(
             self._tenures, registry, self._cache, self._expiry, self.config.max_wants
         )
         self._listings = Listings(self._expiry, lambda: self.grant.life)
         self._gate = WriteGate()
         self._renewal = 0
-        self.retention = Retention(self.config.window_s, self.config.caller_bytes)
-        """What it remembers and for how long; the shell tells it the time."""
-        self._forgetting = Forgetting(self._tenures, self.retention)
+        self._forgetting = Forgetting(self._in_memory, self.retention)
         self._pending = 0
         self._done = self._entity_errors = self._not_executed = self._unknown = 0
         self.on_tenure: Callable[[str, int, int], None] = lambda *_: None
@@ -184,7 +186,7 @@ class HandlerCore:
 
     def on_request(self, conn: Conn, request: Request, now: float) -> None:
         """A client's call arrived."""
-        tenure = self._tenures.get(request.partition)
+        tenure = self._in_memory.get(request.partition) or self._tenures.take(request.partition)
         if tenure is None or tenure.release_token is not None or request.epoch > tenure.epoch:
             self._elsewhere(conn, request, now, now + request.deadline_ms / 1000)
         elif self._is_full:
@@ -280,7 +282,7 @@ class HandlerCore:
         if self._is_full:
             self._refuse_surplus(conn, request)
             return
-        tenure = self._tenures.get(partition)
+        tenure = self._in_memory.get(partition)
         giving_up = tenure is not None and tenure.release_token is not None
         giving_up = giving_up or partition in self._released
         wait = self.config.release_wait_s if giving_up else self.config.hint_wait_s
@@ -309,12 +311,10 @@ class HandlerCore:
         owner, epoch = self.table.owner(request.partition)
         if owner.nonce == self.nonce or epoch < request.epoch:
             return False
-        tenure = self._tenures.get(request.partition)
-        if epoch <= max(
-            self._released.get(request.partition, NOT_HELD), tenure.epoch if tenure else NOT_HELD
-        ):
+        partition = request.partition
+        if epoch <= max(self._released.get(partition, NOT_HELD), self._tenures.epochs[partition]):
             return False
-        redirect = Redirect(request.partition, epoch, owner.id, owner.nonce, owner.host, owner.port)
+        redirect = Redirect(partition, epoch, owner.id, owner.nonce, owner.host, owner.port)
         conn.send(pack_reply(request.counter, Status.REDIRECT, redirect.encode()))
         return True
 
@@ -337,24 +337,19 @@ class HandlerCore:
             return
         self.grant = GrantRef(self.nonce, message.life, message.version)
         epochs = unpack_epochs(message.epochs)
-        for told in (self._dropped, self._untold):
-            for partition, epoch in list(told.items()):
-                if epochs[partition] != epoch:
-                    del told[partition]
-        for partition, epoch in enumerate(epochs):
-            tenure = self._tenures.get(partition)
-            if tenure is not None and tenure.epoch != epoch:
-                self._drop(tenure)
-                tenure = None
-            # A released epoch is never taken up again, whoever says so (schedule M2); nor is one that
-            # was lost, or the store would refuse it again.
-            if (
-                tenure is None
-                and epoch > self._released.get(partition, NOT_HELD)
-                and epoch != self._dropped.get(partition)
-            ):
-                self._tenures[partition] = Tenure(partition, epoch, self.retention, self.home)
+        adopted: list[int] = []
+        for partition in self._tenures.compare(epochs):
+            if partition in self._tenures:
+                self._drop(partition)
+            self._dropped.pop(partition, None)
+            self._untold.pop(partition, None)
+            # A released epoch is never taken up again, whoever says so (schedule M2).
+            epoch = epochs[partition]
+            if epoch > self._released.get(partition, NOT_HELD):
+                self._tenures.adopt(partition, epoch)
+                adopted.append(partition)
                 self.on_tenure("adopted", partition, epoch)
+        self._reading.adopted(adopted)
         self._messages.append(Adopted(self.nonce, message.life, message.version))
         for partition in self._held.partitions():
             self._retry_held(partition, now)
@@ -375,7 +370,7 @@ class HandlerCore:
         not_held: list[tuple[int, int]] = []
         again: list[tuple[int, int]] = []
         for partition, epoch in message.partitions:
-            tenure = self._tenures.get(partition)
+            tenure = self._tenures.take(partition)
             if tenure is not None and tenure.epoch == epoch:
                 tenure.release_token = message.token
                 self._settling.add(partition)
@@ -389,14 +384,14 @@ class HandlerCore:
     def _finish_releases(self, now: float) -> None:
         by_token: dict[int, list[tuple[int, int]]] = {}
         for partition in list(self._settling):
-            tenure = self._tenures.get(partition)
+            tenure = self._in_memory.get(partition)
             if tenure is None or tenure.release_token is None:
                 self._settling.discard(partition)
             elif self._outbox.is_settled(partition) and not self.runs.of(tenure):
                 self._settling.discard(partition)
                 self._released[partition] = tenure.epoch
                 by_token.setdefault(tenure.release_token, []).append((partition, tenure.epoch))
-                waiting = self._forget(tenure)
+                waiting = self._forget(partition)
                 self.on_tenure("released", partition, tenure.epoch)
                 came_later = self._held.take(partition)
                 for pending in waiting:
@@ -464,9 +459,8 @@ class HandlerCore:
                     self._entity_errors += effect.outcome.status == Status.ENTITY_ERROR
                     execution.acknowledge(effect)
                 continue
-            tenure = self._tenures.get(entry.partition)
-            if tenure is not None and tenure.epoch == entry.epoch:
-                self._lose(tenure)
+            if self._tenures.epochs[entry.partition] == entry.epoch:
+                self._lose(entry.partition)
             status = Status.NOT_READY if batch.clean else Status.MAYBE
             self._give_up(changes, status)
         if self._settling:
@@ -570,10 +564,10 @@ class HandlerCore:
             return
         for load, values in zip(loads, reply.values, strict=True):
             tenure = load.tenure
-            if self._tenures.get(tenure.partition) is not tenure:
+            if not self._tenures.has(tenure):
                 continue
             if values is None:
-                self._lose(tenure)
+                self._lose(tenure.partition)
                 continue
             if isinstance(values, Unreadable):
                 tenure.unreadable = True
@@ -637,10 +631,10 @@ class HandlerCore:
         """A page of a partition's hash; what memory has is newer than what the page says."""
         if reply.status is StoreStatus.REVOKED:
             self._end()
-        if self._tenures.get(tenure.partition) is not tenure:
+        if not self._tenures.has(tenure):
             return
         if reply.status is StoreStatus.CONFLICT:
-            self._lose(tenure)
+            self._lose(tenure.partition)
         if reply.status is not StoreStatus.OK:
             return
         if reply.unreadable is not None or not self._reading.adopt_page(tenure, reply.pairs):
@@ -684,10 +678,10 @@ class HandlerCore:
         tenure = listing.pending.tenure
         if reply.status is StoreStatus.REVOKED:
             self._end()
-        if self._tenures.get(tenure.partition) is not tenure:
+        if not self._tenures.has(tenure):
             return
         if reply.status is StoreStatus.CONFLICT:
-            self._lose(tenure)
+            self._lose(tenure.partition)
         if reply.status is not StoreStatus.OK:
             return  # and so it is due again
         if reply.unreadable is not None:
@@ -719,7 +713,7 @@ class HandlerCore:
             self._refuse(held.conn, held.request, status, "no owner is known yet")
         for (partition, field), tenure in list(self._waiting.items()):
             queue = tenure.waiting.get(field)
-            if not queue or self._tenures.get(partition) is not tenure:
+            if not queue or not self._tenures.has(tenure):
                 del self._waiting[partition, field]
             elif any(pending.deadline <= now for pending in queue):
                 self._expire(tenure, field, now)
@@ -780,10 +774,7 @@ class HandlerCore:
 
     def held_epochs(self) -> bytes:
         """This process's own list: packed epochs, 4 bytes a partition."""
-        epochs = [NOT_HELD] * self.partitions
-        for partition, tenure in self._tenures.items():
-            epochs[partition] = tenure.epoch
-        return pack_epochs(epochs)
+        return self._tenures.packed()
 
     def beat(self) -> Beat:
         """The counts since the start."""
@@ -794,7 +785,7 @@ class HandlerCore:
             self._entity_errors,
             self._not_executed,
             self._unknown,
-            sum(t.keys for t in self._tenures.values()),
+            sum(t.keys for t in self._in_memory.values()),
             self.health,
         )
 
@@ -819,7 +810,7 @@ class HandlerCore:
         return not self._pending and not self._held
 
     def _retry_held(self, partition: int, now: float) -> None:
-        tenure = self._tenures.get(partition)
+        tenure = self._tenures.take(partition)
         for held in self._held.take(partition):
             serves = (
                 tenure is not None
@@ -835,24 +826,28 @@ class HandlerCore:
                 # Each for itself: another one may name no epoch that this handler lacks.
                 self._held.add(held)
 
-    def _lose(self, tenure: Tenure) -> None:
+    def _lose(self, partition: int) -> None:
         """The store refused the tenure: either its end is about to be told, or nobody knows of it."""
-        self._dropped[tenure.partition] = self._untold[tenure.partition] = tenure.epoch
-        self._drop(tenure)
+        self._dropped[partition] = self._untold[partition] = self._tenures.epochs[partition]
+        self._drop(partition)
 
-    def _drop(self, tenure: Tenure) -> None:
+    def _drop(self, partition: int) -> None:
         """The tenure is over without a release: what was never sent was not executed, and what still runs
         will not have been.
         """
-        for run in self.runs.of(tenure):
+        epoch, tenure = self._tenures.epochs[partition], self._in_memory.get(partition)
+        for run in self.runs.of(tenure) if tenure is not None else ():
             self._end_unrun(run, Status.NOT_READY, "the partition moved on")
-        self.on_tenure("lost", tenure.partition, tenure.epoch)
-        self._give_up(self._outbox.drop(tenure.partition), Status.NOT_READY)
-        for pending in self._forget(tenure):
+        self.on_tenure("lost", partition, epoch)
+        self._give_up(self._outbox.drop(partition), Status.NOT_READY)
+        for pending in self._forget(partition):
             self._refuse(pending.conn, pending.request, Status.NOT_READY, "the partition moved on")
 
-    def _forget(self, tenure: Tenure) -> list[Pending]:
-        del self._tenures[tenure.partition]
+    def _forget(self, partition: int) -> list[Pending]:
+        """It is held no more; the calls that waited for something of it."""
+        tenure = self._tenures.end(partition)
+        if tenure is None:
+            return []
         self._cache.forget(tenure)
         waiting = [pending for queue in tenure.waiting.values() for pending in queue]
         tenure.waiting.clear()
@@ -864,8 +859,8 @@ class HandlerCore:
         self.revoked = True
         self._dropped.clear()
         self._untold.clear()
-        for tenure in list(self._tenures.values()):
-            self._drop(tenure)
+        for partition in self._tenures.held():
+            self._drop(partition)
         for partition in self._held.partitions():
             for held in self._held.take(partition):
                 self._refuse(held.conn, held.request, Status.NOT_READY, "the grant was revoked")

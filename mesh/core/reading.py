@@ -14,6 +14,7 @@ used from memory once all its pieces are there; until then its first call reads 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from mesh.core.parts import (
 )
 from mesh.core.records import Want
 from mesh.core.tenure import STATE_PREFIX, Pending, Slot, Tenure, spec_of_field
+from mesh.core.tenures import Tenures
 from mesh.entities import EntitySpec, Registry
 
 MOST_SWEPT = 64
@@ -52,7 +54,7 @@ class Reading:
     """What one handler reads.
 
     Args:
-        tenures: those that it has, by partition.
+        tenures: those that it has.
         registry: the entities it runs; keys of others are not read ahead.
         cache: where keys go.
         expiry: knows when those that have a ttl were changed.
@@ -61,7 +63,7 @@ class Reading:
 
     def __init__(
         self,
-        tenures: Mapping[int, Tenure],
+        tenures: Tenures,
         registry: Registry,
         cache: Cache,
         expiry: Expiry,
@@ -73,6 +75,9 @@ class Reading:
         self._expiry = expiry
         self._max_wants = max_wants
         self._wanted: dict[tuple[int, bytes], tuple[Tenure, tuple[str, ...]]] = {}
+        self._to_sweep: deque[int] = deque()
+        self._to_scan: deque[int] = deque()
+        """Partitions in the order in which they came; some may have gone since, or been read."""
 
     def __repr__(self) -> str:
         return f"Reading({len(self._wanted)} keys wanted)"
@@ -96,7 +101,7 @@ class Reading:
                 break
             tenure, parts = self._wanted.pop((partition, field))
             queue = tenure.waiting.get(field)
-            if not queue or self._tenures.get(partition) is not tenure:
+            if not queue or not self._tenures.has(tenure):
                 continue
             fields = dict.fromkeys((field, *(part_field(field, name) for name in parts)))
             if not tenure.warm:
@@ -111,7 +116,7 @@ class Reading:
         """The store could not be asked."""
         for load in loads:
             # Not over the want of a later tenure, whose calls would then wait for ever.
-            if self._tenures.get(load.tenure.partition) is load.tenure:
+            if self._tenures.has(load.tenure):
                 self.want(load.tenure, load.field, load.parts)
 
     def take_in(self, load: Load, values: tuple[bytes | None, ...]) -> bool:
@@ -154,23 +159,36 @@ class Reading:
 
     # ----------------------------------------------------------- partitions
 
+    def adopted(self, partitions: Sequence[int]) -> None:
+        """They are held from now on: they are read ahead, in this order."""
+        self._to_sweep.extend(partitions)
+        self._to_scan.extend(partitions)
+
     def next_sweep(self) -> list[Tenure]:
         """Tenures to read whole in one call, if they are small."""
-        fresh = [
-            tenure
-            for tenure in self._tenures.values()
-            if not (tenure.swept or tenure.warm) and tenure.release_token is None
-        ]
-        for tenure in fresh[:MOST_SWEPT]:
-            tenure.swept = True
-        return fresh[:MOST_SWEPT]
+        tenures: list[Tenure] = []
+        while self._to_sweep and len(tenures) < MOST_SWEPT:
+            tenure = self._cold(self._to_sweep.popleft())
+            if tenure is not None and not tenure.swept:
+                tenure.swept = True
+                tenures.append(tenure)
+        return tenures
 
     def next_scan(self) -> Tenure | None:
         """A tenure whose records and keys are not yet all in memory: warm it up in the background."""
-        for tenure in self._tenures.values():
-            if not (tenure.warm or tenure.unreadable) and tenure.release_token is None:
+        while self._to_scan:
+            tenure = self._cold(self._to_scan[0])
+            if tenure is not None and not tenure.unreadable:
                 return tenure
+            self._to_scan.popleft()
         return None
+
+    def _cold(self, partition: int) -> Tenure | None:
+        """Its tenure, if that has still to be read and it is not for the next owner to do so."""
+        tenure = self._tenures.take(partition)
+        if tenure is None or tenure.warm or tenure.release_token is not None:
+            return None
+        return tenure
 
     def adopt_page(self, tenure: Tenure, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
         """A page of a partition's hash; False: it holds a record that nobody knows."""

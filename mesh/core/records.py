@@ -6,6 +6,7 @@ The pure cores make and read these; `mesh.store.api` says what a store has to do
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -146,6 +147,34 @@ class Move(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Moves:
+    """Moves as columns, by ascending partition: a death may move thousands, and a row of each would be made
+    to be taken apart again.
+
+    Attributes:
+        givers: the `from_nonce` of each, and so on.
+    """
+
+    partitions: Sequence[int] = ()
+    givers: Sequence[bytes | None] = ()
+    from_epochs: Sequence[int] = ()
+    receivers: Sequence[bytes] = ()
+    epochs: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, moves: Iterable[Move]) -> Moves:
+        """From rows, in any order."""
+        return cls(*zip(*sorted(moves, key=lambda move: move.partition), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.partitions)
+
+    def __iter__(self) -> Iterator[Move]:
+        columns = self.partitions, self.givers, self.from_epochs, self.receivers, self.epochs
+        return map(Move, *columns)
+
+
+@dataclass(frozen=True, slots=True)
 class Takeover:
     """The one call by which a leader changes who owns what.
 
@@ -163,7 +192,7 @@ class Takeover:
     token: int
     enroll: tuple[tuple[bytes, str], ...]
     revoke: tuple[bytes, ...]
-    moves: tuple[Move, ...]
+    moves: Moves
     table: bytes
     intents: bytes = b""
 

@@ -13,16 +13,17 @@ registers again after a broken connection is told all that it may have missed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import msgpack
 
 from mesh.core import assignment
-from mesh.core.epochs import NOT_HELD, next_epoch, pack_epochs, unpack_epochs
+from mesh.core.epochs import NOT_HELD, next_epoch, unpack_epochs
 from mesh.core.members import Failover, Intent, Member, SupervisionConfig, record_failover
 from mesh.core.messages import Beat, Grant, Register, Release, in_parts
-from mesh.core.records import Move, StoreStatus, Takeover, TakeoverReply
+from mesh.core.records import Moves, StoreStatus, Takeover, TakeoverReply
 from mesh.core.signals import (
     AskRelease,
     AwaitPublished,
@@ -315,9 +316,7 @@ class Supervision:
         if not (moves or dead or joining or intents):
             return []
         version = TableVersion(self.life, self.token, self.table.version.number + 1)
-        table = self.table.changed(
-            version, [m.row for m in alive], {m.partition: (m.to_nonce, m.epoch) for m in moves}
-        )
+        table = self.table.changed(version, [m.row for m in alive], moves)
         self._intents.update(intents)
         asks: dict[bytes, list[tuple[int, int]]] = {}
         for partition, intent in intents.items():
@@ -336,10 +335,17 @@ class Supervision:
             [index[placed[p]] for p in range(self.partitions)],
             [epoch] * self.partitions,
         )
-        moves = [Move(p, None, NOT_HELD, nonce, epoch) for p, nonce in placed.items()]
+        owners = [placed[p] for p in range(self.partitions)]
+        moves = Moves(
+            range(self.partitions),
+            [None] * self.partitions,
+            [NOT_HELD] * self.partitions,
+            owners,
+            [epoch] * self.partitions,
+        )
         return self._call(table, alive, [], moves, {}, 0.0)
 
-    def _moves(self, alive: list[Member], dead: list[Member]) -> list[Move]:
+    def _moves(self, alive: list[Member], dead: list[Member]) -> Moves:
         assert self.table is not None
         table = self.table
         owned = {m.row.nonce: len(table.partitions_of(m.row.nonce)) for m in alive}
@@ -347,10 +353,7 @@ class Supervision:
         for member in dead:
             if member.enrolled:
                 orphans += table.partitions_of(member.row.nonce)
-        for partition in orphans:
-            self._released.pop(partition, None)
-            self._intents.pop(partition, None)
-            self._missing.discard(partition)
+        self._settle(orphans)
         placed: dict[int, bytes] = {}
         for partition in self._released:
             target = self._intents[partition].target
@@ -362,14 +365,18 @@ class Supervision:
         for partition in self._missing:
             placed[partition] = table.owner(partition).handler.nonce
         placed |= assignment.place(orphans, owned, {m.row.nonce: m.weight for m in alive})
+        partitions = sorted(placed)
         nonces = [row.nonce for row in table.handlers]
-        owners, epochs = table.owners, table.epochs
+        epochs = [table.epochs[p] for p in partitions]
         # Thousands of partitions share a handful of epochs.
-        newer = {e: next_epoch(e, self.life) for e in {epochs[p] for p in placed}}
-        return [
-            Move(p, nonces[owners[p]], epochs[p], placed[p], newer[epochs[p]])
-            for p in sorted(placed)
-        ]
+        newer = {epoch: next_epoch(epoch, self.life) for epoch in set(epochs)}
+        return Moves(
+            partitions,
+            [nonces[table.owners[p]] for p in partitions],
+            epochs,
+            [placed[p] for p in partitions],
+            [newer[epoch] for epoch in epochs],
+        )
 
     def _new_intents(self, alive: list[Member], now: float) -> dict[int, Intent]:
         """Moves that make the shares even; only while nothing else is going on."""
@@ -392,7 +399,7 @@ class Supervision:
         table: Table,
         joining: list[Member],
         dead: list[Member],
-        moves: list[Move],
+        moves: Moves,
         asks: dict[bytes, list[tuple[int, int]]],
         now: float,
     ) -> Effect:
@@ -405,7 +412,7 @@ class Supervision:
             self.token,
             tuple((m.row.nonce, m.row.id) for m in joining),
             tuple(m.row.nonce for m in dead if m.enrolled),
-            tuple(moves),
+            moves,
             table.encode(),
             msgpack.packb(intents),
         )
@@ -419,11 +426,8 @@ class Supervision:
             )
             for m in dead
         ]
-        changed = {m.row.nonce for m in joining}
-        for move in moves:
-            changed.add(move.to_nonce)
-            if move.from_nonce is not None:
-                changed.add(move.from_nonce)
+        moved = {*moves.receivers, *filter(None, moves.givers)}
+        changed = moved.union(m.row.nonce for m in joining)
         self._operation = _Operation(call, table, changed, failovers, asks)
         return CallStore(call)
 
@@ -458,10 +462,7 @@ class Supervision:
             failover.fenced_at = now
             del self._members[failover.member.row.nonce]
         finished: list[Effect] = []
-        for move in done.call.moves:
-            self._released.pop(move.partition, None)
-            self._missing.discard(move.partition)
-            self._intents.pop(move.partition, None)
+        self._settle(done.call.moves.partitions)
         if self._handover is not None and not self._intents:
             began = self._handover.pop("began")
             took = round((now - began) * 1000, 3)
@@ -469,7 +470,7 @@ class Supervision:
             self._handover = None
         tells: list[Effect] = []
         # Those that gain something are told first: calls for it are on their way already.
-        gaining = {m.to_nonce for m in done.call.moves}
+        gaining = set(done.call.moves.receivers)
         for nonce in sorted(done.changed, key=lambda n: n not in gaining):
             member = self._members.get(nonce)
             if member is not None and member.proven_at is None:
@@ -512,16 +513,19 @@ class Supervision:
             nonce == n for n, _ in self._operation.call.enroll
         )
 
+    def _settle(self, partitions: Sequence[int]) -> None:
+        """They move, or have moved: what was planned for them before is over."""
+        if self._intents or self._missing:  # what is released has an intent
+            for partition in partitions:
+                self._released.pop(partition, None)
+                self._intents.pop(partition, None)
+                self._missing.discard(partition)
+
     def _tell(self, member: Member) -> Effect:
         assert self.table is not None
         nonce = member.row.nonce
-        epochs = [NOT_HELD] * self.partitions
-        for partition in self.table.partitions_of(nonce):
-            epochs[partition] = self.table.epochs[partition]
-        return TellGrant(
-            nonce,
-            Grant(self.token, nonce, self.life, member.version, True, pack_epochs(epochs)),
-        )
+        epochs = self.table.epochs_of(nonce)
+        return TellGrant(nonce, Grant(self.token, nonce, self.life, member.version, True, epochs))
 
     def _asks(self, nonce: bytes, pairs: list[tuple[int, int]]) -> list[Effect]:
         """In parts that fit into a message."""

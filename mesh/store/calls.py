@@ -8,7 +8,7 @@ together, under a new version.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from mesh.store.library import function
 from mesh.store.resp import bulk
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 ARGUMENT_BYTES = 30_000
 """Blobs are cut into arguments of this size. From 32 KiB on the server reads an argument by itself,
@@ -150,23 +151,19 @@ class Calls:
         """`others`: further grants to look at, where a move asserts that nobody holds its
         partition.
         """
-        named = chain(
-            (nonce for nonce, _ in call.enroll),
-            call.revoke,
-            (move.from_nonce for move in call.moves if move.from_nonce is not None),
-            (move.to_nonce for move in call.moves),
-            others,
-        )
-        nonces = list(dict.fromkeys(named))
+        moves = call.moves
+        enrolled = (nonce for nonce, _ in call.enroll)
+        named = chain(enrolled, call.revoke, moves.givers, moves.receivers, others)
+        nonces = [nonce for nonce in dict.fromkeys(named) if nonce is not None]
         index: dict[bytes | None, int] = {nonce: i for i, nonce in enumerate(nonces, start=1)}
         index[None] = NO_GRANT
-        moves = sorted(call.moves, key=lambda move: move.partition)
+        epochs = {epoch: _epoch(epoch) for epoch in {*moves.from_epochs, *moves.epochs}}
         columns = (
-            [move.partition for move in moves],
-            _column([index[move.from_nonce] for move in moves]),
-            _column([_epoch(move.from_epoch) for move in moves]),
-            _column([index[move.to_nonce] for move in moves]),
-            _column([_epoch(move.epoch) for move in moves]),
+            list(moves.partitions),
+            _column(moves.givers, index),
+            _column(moves.from_epochs, epochs),
+            _column(moves.receivers, index),
+            _column(moves.epochs, epochs),
         )
         blob = self._blob(
             call.operation,
@@ -197,11 +194,13 @@ class Calls:
         return _fcall(_OPEN_LIFE, keys, blob)
 
 
-def _column(values: list[T]) -> list[T] | T:
-    """One value for all, where they are all the same: a death has one giver, and often one epoch."""
+def _column(values: Sequence[T], written: Mapping[T, V]) -> list[V] | V:
+    """Each as it is written. One for all, where they are all the same: a death has one giver, and often
+    one epoch.
+    """
     if values and values.count(values[0]) == len(values):
-        return values[0]
-    return values
+        return written[values[0]]
+    return [written[value] for value in values]
 
 
 def pairs_of(flat: Sequence[Any]) -> zip[tuple[Any, Any]]:

@@ -123,8 +123,7 @@ class RedisStore:
 
     async def takeover(self, call: Takeover) -> TakeoverReply:
         # The function declares every key it looks at, also to learn that nobody holds a partition.
-        from_nobody = any(move.from_nonce is None for move in call.moves)
-        others = await self._grants() if from_nobody else ()
+        others = await self._grants() if None in call.moves.givers else ()
         return await self._admin.write(self._calls.takeover(call, others), _read_takeover)
 
     async def open_life(self, call: OpenLife) -> TakeoverReply:

@@ -26,6 +26,7 @@ from mesh.core.records import (
     Entry,
     GrantRef,
     Move,
+    Moves,
     OpenLife,
     StoreStatus,
     Takeover,
@@ -101,7 +102,7 @@ class MeshUnderTest:
         return epoch_of(self.life, counter)
 
     def call(self, *moves: Move, **changed: object) -> Takeover:
-        call = Takeover(new_operation(), self.life, self.token, (), (), moves, b"table")
+        call = Takeover(new_operation(), self.life, self.token, (), (), Moves.of(moves), b"table")
         return replace(call, **changed)
 
     async def takeover(self, *moves: Move, **changed: object) -> TakeoverReply:

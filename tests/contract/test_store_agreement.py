@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from mesh.core.epochs import epoch_of
-from mesh.core.records import Entry, GrantRef, Move, OpenLife, Takeover, Want
+from mesh.core.records import Entry, GrantRef, Move, Moves, OpenLife, Takeover, Want
 from mesh.core.syncset import InSyncSet
 from mesh.store.api import Store
 
@@ -73,7 +73,7 @@ class Script:
             self.near(self.token),
             ((self.nonce(), "h"),) if self.dice.random() < 0.4 else (),
             (self.nonce(),) if self.dice.random() < 0.15 else (),
-            moves,
+            Moves.of(moves),
             b"table-%d" % self.operations,
         )
         return lambda store: store.takeover(call)

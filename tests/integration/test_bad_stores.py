@@ -345,7 +345,9 @@ class OnServers:
 
     async def _is_ready(self) -> bool:
         # Warm: from here on only commits need the store.
-        tenures = [tenure for node in self.nodes for tenure in node._core._tenures.values()]
+        tenures = [
+            tenure for node in self.nodes for tenure in node._core._tenures.in_memory.values()
+        ]
         warm = all(tenure.warm for tenure in tenures)
         return warm and bool((await self.supervisor.status())["ready"])
 

@@ -323,7 +323,7 @@ async def test_a_client_that_closes_in_order_leaves_no_record_behind(meshed):
         await client.close()
         await meshed.until(lambda: records(meshed) == 0)
     for node in meshed.nodes.values():
-        assert not any(list(t.log.numbers()) for t in node._core._tenures.values())
+        assert not any(list(t.log.numbers()) for t in node._core._tenures.in_memory.values())
 
 
 async def test_a_client_whose_last_call_is_unknown_is_not_forgotten(meshed, client):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.core.records import Move, Moves
 from mesh.core.table import HandlerRow, Table, TableVersion
 
 ROWS = [HandlerRow(f"h-{i}", b"%08d" % i, "127.0.0.1", 7000 + i) for i in range(8)]
@@ -22,7 +23,8 @@ def test_a_table_after_many_changes_is_what_its_bytes_say(data, partitions):
         moves = {p: (data.draw(st.sampled_from(nonces)), number) for p in stranded | also}
         before = {p: table.owner(p) for p in range(partitions)}
         lists = {row.nonce: list(table.partitions_of(row.nonce)) for row in table.handlers}
-        newer = table.changed(TableVersion(1, 1, number), rows, moves)
+        columns = Moves.of(Move(p, None, 0, nonce, epoch) for p, (nonce, epoch) in moves.items())
+        newer = table.changed(TableVersion(1, 1, number), rows, columns)
         assert {row.nonce: table.partitions_of(row.nonce) for row in table.handlers} == lists
         for p in range(partitions):
             nonce, epoch = moves.get(p, (before[p].handler.nonce, before[p].epoch))

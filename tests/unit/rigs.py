@@ -14,7 +14,7 @@ from mesh.core.handling import HandlerCore, HandlingConfig
 from mesh.core.keyspace import partition_of
 from mesh.core.messages import Grant, Message, Release
 from mesh.core.outbox import Batch
-from mesh.core.records import Move, OpenLife, Takeover, TakeoverReply
+from mesh.core.records import Move, Moves, OpenLife, Takeover, TakeoverReply
 from mesh.core.syncset import InSyncSet
 from mesh.core.table import HandlerRow, Table, TableVersion
 from mesh.core.wire import Redirect, Request, Status, unpack_reply
@@ -156,7 +156,7 @@ class Leader:
         self.number += 1
         new = tuple((nonce, nonce.decode()) for nonce in enroll)
         name = b"%d.%d" % (self.token, self.number)
-        call = Takeover(name, self.life, self.token, new, tuple(revoke), tuple(made), b"table")
+        call = Takeover(name, self.life, self.token, new, tuple(revoke), Moves.of(made), b"table")
         reply = run(self.store.takeover(call))
         self.versions |= reply.versions
         self.enrolled.update(dict.fromkeys(enroll))

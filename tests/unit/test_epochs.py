@@ -1,11 +1,14 @@
 """Epochs: ordered, packed into a grant, never given out twice."""
 
+from array import array
+
 import pytest
 
 from mesh.core.epochs import (
     MAX_COUNTER,
     MAX_LIFE,
     NOT_HELD,
+    differing,
     epoch_of,
     format_epoch,
     life_of,
@@ -58,3 +61,11 @@ def test_a_grant_holds_epochs_big_endian_four_bytes_each():
 def test_a_grant_that_was_cut_short_is_refused():
     with pytest.raises(ValueError, match="bytes length not a multiple"):
         unpack_epochs(b"\0\0\0")
+
+
+@pytest.mark.parametrize("apart", [[], [0], [4], [1, 2], [0, 1, 2, 3, 4]])
+def test_two_lists_differ_where_any_byte_does(apart):
+    one = array("I", [NOT_HELD, epoch_of(1, 1), epoch_of(1, 256), 0xFFFFFFFF, 7])
+    for bit in (0, 9, 31):
+        other = array("I", [e ^ (1 << bit) if p in apart else e for p, e in enumerate(one)])
+        assert differing(one, other) == apart == differing(other, one)

@@ -214,7 +214,11 @@ def test_what_nobody_called_is_evicted_with_its_large_values(server, leader, han
     assert tenure.parts.keys() == tenure.stored.keys()
     heir.does("write", key_in(1), {"text": "x" * 30_000})
     assert not (tenure.stored or tenure.parts)
-    held = sum(slot.counted_bytes for t in heir.core._tenures.values() for slot in t.slots.values())
+    held = sum(
+        slot.counted_bytes
+        for t in heir.core._tenures.in_memory.values()
+        for slot in t.slots.values()
+    )
     assert heir.core._cache._used_bytes == held
     assert [heir.shown(key)["notes"] for key in keys] == [["y" * 2000]] * 4
 

@@ -3,7 +3,8 @@
 import msgpack
 import pytest
 
-from mesh.core.epochs import epoch_of
+from mesh.core.epochs import NOT_HELD, epoch_of, pack_epochs
+from mesh.core.records import Move, Moves
 from mesh.core.table import NO_TABLE, HandlerRow, Table, TableVersion
 from mesh.errors import ProtocolError
 
@@ -14,6 +15,10 @@ E1, E2 = epoch_of(1, 1), epoch_of(1, 2)
 
 def table(number=1, handlers=(A, B), owners=(0, 1, 0, 1), epochs=(E1, E1, E1, E1)):
     return Table(TableVersion(1, 3, number), handlers, owners, epochs)
+
+
+def moves(*to, epoch=E2):
+    return Moves.of(Move(partition, None, NOT_HELD, nonce, epoch) for partition, nonce in to)
 
 
 def test_it_names_the_owner_and_the_epoch_of_each_partition():
@@ -43,7 +48,7 @@ def test_a_table_with_a_hole_cannot_be_built(owners, epochs, says):
 def test_a_change_moves_what_it_names_and_nothing_else():
     c = HandlerRow("h-c", b"nonce-cc", "10.0.0.3", 7003)
     before = table()
-    after = before.changed(TableVersion(1, 3, 2), (c, B, A), {2: (c.nonce, E2)})
+    after = before.changed(TableVersion(1, 3, 2), (c, B, A), moves((2, c.nonce)))
     owners = [after.owner(p).handler.id for p in range(4)]
     assert owners == ["h-a", "h-b", "h-c", "h-b"]
     assert list(after.epochs) == [E1, E1, E2, E1]
@@ -52,8 +57,21 @@ def test_a_change_moves_what_it_names_and_nothing_else():
 
 def test_a_handler_that_still_owns_something_cannot_be_left_out():
     with pytest.raises(ValueError, match="is left out"):
-        table().changed(TableVersion(1, 3, 2), (A,), {1: (A.nonce, E2)})
-    table().changed(TableVersion(1, 3, 2), (A,), {1: (A.nonce, E2), 3: (A.nonce, E2)})
+        table().changed(TableVersion(1, 3, 2), (A,), moves((1, A.nonce)))
+    table().changed(TableVersion(1, 3, 2), (A,), moves((1, A.nonce), (3, A.nonce)))
+
+
+def test_a_change_that_leads_to_nobody_or_to_no_epoch_is_refused():
+    with pytest.raises(ValueError, match="partition 1 would be a hole"):
+        table().changed(TableVersion(1, 3, 2), (A, B), moves((0, B.nonce), (1, b"stranger")))
+    with pytest.raises(ValueError, match="partition 0 would be a hole"):
+        table().changed(TableVersion(1, 3, 2), (A, B), moves((0, B.nonce), epoch=NOT_HELD))
+
+
+def test_what_a_process_owns_reads_as_its_grant_has_it():
+    t = table(owners=(0, 1, 1, 0), epochs=(E1, E2, E1, E1))
+    assert t.epochs_of(B.nonce) == pack_epochs([NOT_HELD, E2, E1, NOT_HELD])
+    assert t.epochs_of(b"stranger") == bytes(16)
 
 
 def test_versions_are_ordered_by_life_then_token_then_number():

@@ -17,6 +17,7 @@ function Plan:grant(i)
     local found = redis.call('HMGET', self.keys[i + 4], 's', 'v', 'e', 'r')
     grant = { state = found[1], version = tonumber(found[2]), epochs = found[3], renewal = found[4] }
     grant.was = grant.state -- before this call
+    grant.pieces, grant.count, grant.rest = {}, 0, 1 -- of its array as it will be, and what is still to come
     self.grants[i] = grant
   end
   return grant
@@ -33,7 +34,7 @@ function Plan:enroll(i, handler)
   end
   grant.state, grant.version, grant.renewal, grant.handler = 'active', 0, NEVER, handler
   grant.epochs = string.rep(NOT_HELD, self.partitions)
-  grant.edits = {}
+  grant.changed = true
 end
 
 function Plan:revoke(i)
@@ -43,7 +44,7 @@ function Plan:revoke(i)
   end
   if grant.state == 'active' then
     grant.state = 'revoked'
-    grant.edits = {}
+    grant.changed = true
   end
   grant.renewal_asked = true
 end
@@ -77,7 +78,7 @@ function Plan:not_held(from, partition, from_epoch)
   return self:name(from) .. ' holds it at ' .. epoch_text(epoch) .. ', not ' .. epoch_text(from_epoch)
 end
 
--- Why that move cannot be, or nil. Asked of each before anything is written, and there may be thousands.
+-- Why that move cannot be, or nil. Asked of those that are not plainly sound: there may be thousands.
 function Plan:wrong(partition, from, from_epoch, to, epoch)
   if partition < 0 or partition >= self.partitions or #epoch ~= 4 or epoch == NOT_HELD then
     return 'out of range'
@@ -88,49 +89,30 @@ function Plan:wrong(partition, from, from_epoch, to, epoch)
       return problem
     end
   else
-    local giver = self.grants[from] or self:grant(from)
-    local at = partition * 4
-    local held = giver.was == 'active' and string.sub(giver.epochs, at + 1, at + 4)
+    local giver = self:grant(from)
+    local held = giver.was == 'active' and slot(giver.epochs, partition)
     if held ~= from_epoch or from_epoch == NOT_HELD then
       return self:not_held(from, partition, from_epoch)
     end
   end
-  local receiver = self.grants[to] or self:grant(to)
+  local receiver = self:grant(to)
   if receiver.state ~= 'active' then
     return self:name(to) .. ' is ' .. (receiver.state or 'not recorded')
   end
 end
 
--- What the move changes in the grants' arrays; a revoked one loses its array as a whole.
-function Plan:edit(partition, from, to, epoch)
-  if from ~= 0 and from ~= to and self.grants[from].state == 'active' then
-    self:put(self.grants[from], partition, NOT_HELD)
-  end
-  self:put(self.grants[to], partition, epoch)
+-- One partition's epoch in a grant's array, which is put together from slices: no work per untouched
+-- partition. They come in ascending order; `at` is four times the partition.
+local function put(grant, at, epoch)
+  local pieces, count = grant.pieces, grant.count
+  pieces[count + 1] = string.sub(grant.epochs, grant.rest, at)
+  pieces[count + 2] = epoch
+  grant.count, grant.rest, grant.changed = count + 2, at + 5, true
 end
 
-function Plan:put(grant, partition, epoch)
-  local edits = grant.edits
-  if not edits then
-    edits = {}
-    grant.edits = edits
-  end
-  local count = #edits
-  edits[count + 1] = partition
-  edits[count + 2] = epoch
-end
-
--- The array with its edits in ascending order, put together from slices: no work per untouched
--- partition.
-local function patched(epochs, edits)
-  local pieces, at = {}, 1
-  for i = 1, #edits, 2 do
-    local first = edits[i] * 4 + 1
-    pieces[#pieces + 1] = string.sub(epochs, at, first - 1)
-    pieces[#pieces + 1] = edits[i + 1]
-    at = first + 4
-  end
-  pieces[#pieces + 1] = string.sub(epochs, at)
+local function patched(grant)
+  local pieces = grant.pieces
+  pieces[grant.count + 1] = string.sub(grant.epochs, grant.rest)
   return table.concat(pieces)
 end
 
@@ -142,7 +124,7 @@ function Plan:write(i, life, grants_key)
     redis.call('HDEL', grants_key, nonce)
     return
   end
-  local epochs = patched(grant.epochs, grant.edits)
+  local epochs = patched(grant)
   if grant.handler then
     redis.call('HSET', grants_key, nonce, grant.handler)
     redis.call('HSET', key, 's', 'active', 'v', grant.version, 'l', life, 'e', epochs, 'r', NEVER,
@@ -170,16 +152,29 @@ local function planned(plan, enroll, revoke, moves)
   local from_epoch = type(from_epochs) ~= 'table' and from_epochs
   local receiver = type(receivers) ~= 'table' and receivers
   local epoch = type(epochs) ~= 'table' and epochs
-  local previous = -1
+  local grants, all, sub, previous = plan.grants, plan.partitions, string.sub, -1
   for i = 1, #partitions do
     local partition, from, to = partitions[i], giver or givers[i], receiver or receivers[i]
-    local new = epoch or epochs[i]
-    local problem = partition == previous and 'moved twice'
-      or plan:wrong(partition, from, from_epoch or from_epochs[i], to, new)
-    if problem then
-      return 'partition ' .. partition .. ': ' .. problem
+    local old, new = from_epoch or from_epochs[i], epoch or epochs[i]
+    local at, gives, takes = partition * 4, grants[from], grants[to]
+    -- A death moves thousands at once; what is no plain move out of one active grant into another is
+    -- looked at more closely.
+    local sound = gives and takes and gives.was == 'active' and takes.state == 'active'
+      and partition > previous and partition < all
+      and old ~= NOT_HELD and sub(gives.epochs, at + 1, at + 4) == old
+      and new ~= NOT_HELD and #new == 4
+    if not sound then
+      local problem = partition == previous and 'moved twice'
+        or plan:wrong(partition, from, old, to, new)
+      if problem then
+        return 'partition ' .. partition .. ': ' .. problem
+      end
+      gives, takes = grants[from], grants[to]
     end
-    plan:edit(partition, from, to, new)
+    if from ~= 0 and from ~= to and gives.state == 'active' then -- a revoked one loses its whole array
+      put(gives, at, NOT_HELD)
+    end
+    put(takes, at, new)
     previous = partition
   end
 end
@@ -224,10 +219,10 @@ local function takeover(keys, args)
   local versions, renewals_asked = {}, {}
   for i = 1, #nonces do
     local grant = plan.grants[i]
-    if grant and grant.edits then
+    if grant and grant.changed then
       plan:write(i, life, keys[4])
     end
-    if grant and (grant.edits or grant.renewal_asked) then
+    if grant and (grant.changed or grant.renewal_asked) then
       versions[#versions + 1] = nonces[i]
       versions[#versions + 1] = grant.version
     end
