@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -81,6 +82,8 @@ class Stage(World):
         self._script = script
         self._cast: dict[str, tuple[str, bytes]] = {}
         """Handlers by what they are called: the process's name, and the nonce of that run of it."""
+        self._keys: dict[str, str] = {}
+        """Keys that a scenario has named by where they are, as they are really called."""
         self._begun: dict[str, list[_Begun]] = {}
         self._started: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,6 +93,7 @@ class Stage(World):
             "owns": self._owns,
             "another": self._another,
             "replaces": self._replaces,
+            "given up": self._given_up,
             "pass": self._pass,
             "at": self._at,
             "begin": self._begin_call,
@@ -162,8 +166,26 @@ class Stage(World):
         table = self.supervisor._core.table if self.supervisor and self.supervisor._core else None
         if table is None:
             raise _Fails("there is no table")
-        row = table.owner(partition_of(key_bytes(key.strip("'")), len(table))).handler
+        row = table.owner(self._partition(key)).handler
         return row.id, row.nonce
+
+    def _partition(self, quoted: str) -> int:
+        key = quoted.strip("'")
+        return partition_of(key_bytes(self._keys.get(key, key)), self.plan.partitions)
+
+    def _given_up(self, words: dict[str, str]) -> None:
+        name = words["key"].strip("'")
+        node = self.nodes[self._process(words["who"]).name]
+        if not node._core._released:
+            raise _Fails(f"{words['who']} has given up nothing")
+        # The last one: whatever else is moved then begins with the first ones.
+        partition = max(node._core._released)
+        numbered = (f"{name}-{number}" for number in itertools.count())
+        self._keys[name] = next(
+            key
+            for key in numbered
+            if partition_of(key_bytes(key), self.plan.partitions) == partition
+        )
 
     def _owns(self, words: dict[str, str]) -> None:
         owner = self._owner(words["key"])
@@ -255,7 +277,7 @@ class Stage(World):
 
             self.checks.on_commit.append(committed)
         elif name == "tell":
-            partition = partition_of(key_bytes(words["key"].strip("'")), self.plan.partitions)
+            partition = self._partition(words["key"])
 
             def granted(node: str, moved: int, _epoch: int, to: bytes) -> None:
                 if node == store and moved == partition and to == nonce:
@@ -313,11 +335,15 @@ class Stage(World):
         timeout = min(called.timeout, DEFAULT_TIMEOUT_S)
         # In a step of the client's own, as all that it does is.
         task = self.sim.loop.create_task(
-            _quietly(recorder, called, timeout), context=process.context.copy()
+            _quietly(recorder, called._replace(key=self._key(called.key)), timeout),
+            context=process.context.copy(),
         )
         self._tasks.append(task)
         self._begun.setdefault(who, []).append((self._started[who], task))
         self._started[who] += 1
+
+    def _key(self, key: str | bytes) -> str | bytes:
+        return self._keys.get(key, key) if isinstance(key, str) else key
 
     async def _end_call(self, words: dict[str, str]) -> None:
         await self._ends(words["client"], words["end"])
@@ -368,6 +394,7 @@ class Stage(World):
             lambda: all(task.done() for task in self._tasks),
             f"{[str(o) for o in self.history if o.end is End.RUNNING]} did not end",
         )
+        self._begun.clear()
 
     async def _verdict(self, words: dict[str, str]) -> None:
         if self._awaited:

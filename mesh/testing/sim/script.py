@@ -37,6 +37,7 @@ GRAMMAR: dict[str, str] = {
     "owns": r"(?P<name>[\w-]+) owns (?P<key>'[^']*')",
     "replaces": r"(?P<name>[\w-]+) replaces (?P<who>.*)",
     "another": r"(?P<name>[\w-]+) is (?:another handler|the other handler)",
+    "given up": r"let (?P<key>'[^']*') be a key that (?P<who>.*) has given up",
     "pass": r"(?P<s>[\d.]+) s pass(?:es)?",
     "at": r"at (?P<s>[\d.]+) s",
     "begin": r"(?P<client>\w) begins (?P<call>.*\))",
