@@ -40,6 +40,17 @@ def test_without_faults_every_call_returns_and_everything_adds_up() -> None:
     assert sum(judged) == 40
 
 
+def test_the_checks_hear_of_every_commit_and_of_every_move() -> None:
+    world = World(plan_of())
+    commits: list[object] = []
+    grants: list[object] = []
+    world.checks.on_commit.append(lambda *commit: commits.append(commit))
+    world.checks.on_grant.append(lambda *grant: grants.append(grant))
+    assert world.run().ok
+    assert len(commits) >= 10
+    assert len(grants) == 16
+
+
 def test_one_plan_is_one_run_to_the_last_byte() -> None:
     plan = draw(11, calls=60, faults=8, length_s=0.8)
     one, other = simulate(plan), simulate(plan)

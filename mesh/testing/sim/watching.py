@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import hiredis
 import msgpack
 
 from mesh.client.aio import AsyncClient
@@ -22,6 +23,7 @@ from mesh.testing.sim.checks import Checks
 from mesh.testing.sim.store.server import Server
 
 _COMMIT, _TAKEOVER, _OPEN_LIFE = map(function, ("commit", "takeover", "open_life"))
+_WATCHED = frozenset((_COMMIT, _TAKEOVER, _OPEN_LIFE))
 _WRITTEN = 0
 
 
@@ -54,17 +56,18 @@ class StoreWatch:
     def _watched(
         self, client: Any, called: Any, keys: list[bytes], args: list[bytes], **options: Any
     ) -> Any:
-        reply = self._call(client, called, keys, args, **options)
-        if isinstance(reply, list) and reply and reply[0] == b"ok":
-            name = called.name
-            if name == _COMMIT:
-                if not reply[2]:
+        answer = self._call(client, called, keys, args, **options)
+        name = called.name
+        if name in _WATCHED:
+            reply = _read(answer)
+            if isinstance(reply, list) and reply and reply[0] == b"ok":
+                if name == _TAKEOVER:
+                    self._taken_over(args)
+                elif name == _OPEN_LIFE:
+                    self._opened(args)
+                elif not reply[2]:
                     self._committed(keys, args, reply[3])
-            elif name == _TAKEOVER:
-                self._taken_over(args)
-            elif name == _OPEN_LIFE:
-                self._opened(args)
-        return reply
+        return answer
 
     def _committed(self, keys: list[bytes], args: list[bytes], verdicts: Sequence[int]) -> None:
         life, _, lane, seq, _, flat = _arguments(args)
@@ -99,6 +102,15 @@ class StoreWatch:
         checks.life_opened(at, self._name, self._server.run_id, number, token)
         checks.set_recorded(at, self._name, number, version)
         self._note(self._name, f"life {number} opened for token {token}")
+
+
+def _read(answer: Any) -> Any:
+    """A function's reply, which may be in RESP already."""
+    if not isinstance(answer, bytes):
+        return answer
+    reader = hiredis.Reader()
+    reader.feed(bytes(answer))
+    return reader.gets()
 
 
 def _arguments(args: list[bytes]) -> list[Any]:

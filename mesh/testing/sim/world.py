@@ -202,7 +202,7 @@ class World:
     def _say(self, stopped_at: float, stats: dict[str, ClientStats]) -> None:
         """What the checks think of it."""
         now, checks, history = self.sim.now, self.checks, self.history
-        checks.calls_ended(now, history, _CALL_BOUND_S)
+        checks.calls_ended(now, history, _CALL_BOUND_S + self._stopped_s())
         for name, counted in stats.items():
             checks.client_counts(now, name, history, counted)
         checks.owners_answer(now, stopped_at, _SETTLE_S, self._answered)
@@ -211,6 +211,12 @@ class World:
         final = {place: value for place, value in self._final.items() if place not in repeated}
         checks.nothing_lost_or_doubled(now, history, final)
         checks.linearizable(now, history, *ENTITIES)
+
+    def _stopped_s(self) -> float:
+        """How long clients themselves could not look at their clocks, or these went too slowly."""
+        stops = ("pause", "starve", "clock")
+        faults = (f for f in self.plan.faults if f.kind in stops and f.who[0].startswith("c-"))
+        return sum(fault.for_s for fault in faults)
 
     async def _until(self, holds: Callable[[], bool], within_s: float) -> None:
         """Wait for it; what does not come is for the checks to judge."""
