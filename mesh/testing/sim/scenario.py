@@ -16,7 +16,6 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from mesh.client.prepared import DEFAULT_TIMEOUT_S
@@ -25,6 +24,7 @@ from mesh.errors import MeshError
 from mesh.testing.history import End, Operation, readable
 from mesh.testing.history_text import Called, parse_call
 from mesh.testing.recorder import Recorder
+from mesh.testing.sim.meddling import Meddling
 from mesh.testing.sim.plan import Plan
 from mesh.testing.sim.process import Process
 from mesh.testing.sim.script import Script, Step, event, names
@@ -101,20 +101,10 @@ class Stage(World):
             "running": self._still_running,
             "cancel": self._cancel,
             "call": self._call,
-            "kill": partial(self._each, Process.kill),
-            "pause": partial(self._each, Process.pause),
-            "resume": partial(self._each, Process.resume),
-            "starve": self._starve,
-            "sate": self._sate,
-            "cut": self._cut,
-            "hold": self._hold,
-            "release": self._let_through,
-            "mend": self._mend,
-            "break": self._break,
-            "slow": self._slow,
             "nothing": self._owns_nothing,
             "all ended": self._all_ended,
             "verdict": self._verdict,
+            **Meddling(self.sim.network, self._process, self._hosts).steps,
         }
 
     async def _run(self) -> None:
@@ -288,42 +278,6 @@ class Stage(World):
         else:
             raise _Fails(f"{name} can be waited for, but nothing can be done as soon as it happens")
 
-    # ---------------------------------------------------------------------------------------------- faults
-
-    def _each(self, does: Callable[[Process], None], words: dict[str, str]) -> None:
-        for name in names(words["who"]):
-            does(self._process(name))
-
-    def _starve(self, words: dict[str, str]) -> None:
-        self._process(words["who"]).starve(float(words["s"]))
-
-    def _sate(self, words: dict[str, str]) -> None:
-        self._process(words["who"]).starve(0.0)
-
-    def _cut(self, words: dict[str, str]) -> None:
-        self.sim.network.cut(self._hosts(words["who"]), self._hosts(words["others"]))
-
-    def _hold(self, words: dict[str, str]) -> None:
-        self.sim.network.block(self._hosts(words["who"]), self._hosts(words["others"]))
-
-    def _let_through(self, words: dict[str, str]) -> None:
-        self.sim.network.unblock(self._hosts(words["who"]), self._hosts(words["others"]))
-
-    def _mend(self, words: dict[str, str]) -> None:
-        self.sim.network.heal()
-
-    def _break(self, words: dict[str, str]) -> None:
-        network = self.sim.network
-        for one in names(words["who"]):
-            for other in names(words["others"]):
-                ends = self._process(one).name, self._process(other).name
-                for wire in list(network.between(*ends)):
-                    network.reset(wire)
-
-    def _slow(self, words: dict[str, str]) -> None:
-        one, other = self._hosts(words["who"]), self._hosts(words["others"])
-        self.sim.network.slow(one, other, float(words["s"]))
-
     # ----------------------------------------------------------------------------------------------- calls
 
     def _begin_call(self, words: dict[str, str]) -> None:
@@ -408,6 +362,7 @@ class Stage(World):
         judge = self.sim.spawn("judge", self._judge)
         await self._until(lambda: not judge.alive, _SETTLE_S)
         self._say(stopped_at, stats)
+        self.checks.were_told(self.sim.now, self.history)
 
     async def _judge(self, process: Process) -> None:
         """Ask every partition, and then every key that was called, once."""
