@@ -41,7 +41,7 @@ class Meddling:
             "pause": partial(self._each, Process.pause),
             "resume": partial(self._each, Process.resume),
             "starve": self._starve,
-            "sate": self._sate,
+            "free": self._free,
             "cut": partial(self._between, network.cut),
             "hold": partial(self._between, network.block),
             "release": partial(self._between, network.unblock),
@@ -60,7 +60,7 @@ class Meddling:
     def _starve(self, words: Words) -> None:
         self._process(words["who"]).starve(float(words["s"]))
 
-    def _sate(self, words: Words) -> None:
+    def _free(self, words: Words) -> None:
         self._process(words["who"]).starve(0.0)
 
     def _between(self, does: Callable[[list[str], list[str]], None], words: Words) -> None:

@@ -49,7 +49,7 @@ GRAMMAR: dict[str, str] = {
     "pause": r"pause (?P<who>.*)",
     "resume": r"resume (?P<who>.*)",
     "starve": r"starve (?P<who>.*): one step each (?P<s>[\d.]+) s",
-    "sate": r"(?P<who>.*) runs freely",
+    "free": r"(?P<who>.*) runs freely",
     "cut": r"cut (?P<who>.*?) from (?P<others>.*)",
     "hold": r"hold back what (?P<who>.*?) sends to (?P<others>.*)",
     "release": r"let through what (?P<who>.*?) sends to (?P<others>.*)",
@@ -65,7 +65,7 @@ GRAMMAR: dict[str, str] = {
 """What a step may say, by its name: a regular expression of the whole line."""
 
 AT_ONCE = frozenset(
-    {"begin", "cancel", "kill", "pause", "resume", "starve", "sate"}
+    {"begin", "cancel", "kill", "pause", "resume", "starve", "free"}
     | {"cut", "hold", "release", "mend", "break", "slow"}
 )
 """Steps that take no time, and so may be taken as soon as something happens."""
