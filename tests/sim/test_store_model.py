@@ -78,6 +78,35 @@ def test_a_wait_says_how_many_also_when_its_time_is_up():
     simulate(main)
 
 
+@pytest.mark.parametrize(
+    "write", [("SET", "k", "v"), ("FCALL", "both", 2, "a", "b", "x"), ("PUBLISH", "c", "m")]
+)
+def test_a_wait_covers_whatever_was_written_and_replicated(write):
+    async def main(rig: Rig) -> None:
+        await rig.store()
+        await rig.ask("db-0", "FUNCTION", "LOAD", LIBRARY)
+        assert await rig.ask("db-0", "WAIT", 2, 1000) == 2
+        rig.sim.processes["db-2"].pause()
+        await rig.ask("db-0", *write)
+        assert await rig.ask("db-0", "WAIT", 2, 50) == 1
+
+    simulate(main)
+
+
+def test_a_wait_does_not_cover_what_others_wrote_meanwhile():
+    async def main(rig: Rig) -> None:
+        await rig.store()
+        first, second = await rig.connect("db-0"), await rig.connect("db-0")
+        await first.execute(pack("SET", "k", 1), within_s=1.0)
+        await asyncio.sleep(0.05)  # both replicas have it, and will say so within a second
+        rig.sim.network.block(["db-0"], ["db-1", "db-2"])
+        await second.execute(pack("SET", "k", 2), within_s=1.0)
+        assert await first.execute(pack("WAIT", 2, 2000), within_s=9.0) == [2]
+        assert await second.execute(pack("WAIT", 2, 2000), within_s=9.0) == [0]
+
+    simulate(main)
+
+
 def test_a_wait_holds_up_what_is_behind_it_and_no_other_connection():
     async def main(rig: Rig) -> None:
         await rig.store()
@@ -169,6 +198,27 @@ def test_a_link_that_was_cut_for_longer_than_the_backlog_gets_everything_anew():
         full = primary.full_resyncs
         await rig.until_async(lambda: _has(rig, "db-1", b"199"))
         assert primary.full_resyncs == full + 1
+
+    simulate(main)
+
+
+def test_a_replica_of_a_replica_follows_into_the_same_database_and_stays_after_a_promotion():
+    async def main(rig: Rig) -> None:
+        await rig.store(replicas=1)
+        await rig.ask("db-0", "SELECT", 3)
+        await rig.ask("db-0", "SET", "k", 0)
+        assert await rig.ask("db-0", "WAIT", 1, 1000) == 1
+        await rig.node("db-2", "db-1")
+        await rig.ask("db-2", "SELECT", 3)
+        await rig.until_async(lambda: _has(rig, "db-2", b"0"))
+        await rig.ask("db-0", "SET", "k", 1)
+        await rig.until_async(lambda: _has(rig, "db-2", b"1"))
+        await rig.ask("db-1", "REPLICAOF", "NO", "ONE")
+        await rig.ask("db-1", "SELECT", 3)
+        await rig.ask("db-1", "SET", "k", 2)
+        await rig.until_async(lambda: _has(rig, "db-2", b"2"))
+        upper, lower = (rig.nodes[name].server.stream.id for name in ("db-1", "db-2"))
+        assert upper == lower
 
     simulate(main)
 
@@ -277,17 +327,24 @@ def test_a_demoted_primary_ends_its_waits_and_refuses_writes():
 
 def test_a_library_is_there_after_a_promotion_and_asks_anew_who_it_is():
     async def main(rig: Rig) -> None:
-        await rig.store()
+        await rig.node("db-0")
         await rig.ask("db-0", "FUNCTION", "LOAD", LIBRARY)
-        assert await rig.ask("db-0", "FCALL", "kept", 0, "first") == b"first"
-        assert await rig.ask("db-0", "FCALL", "kept", 0, "second") == b"first"
-        own = await rig.ask("db-0", "FCALL", "own_id", 0)
-        await rig.ask("db-0", "WAIT", 2, 1000)
-        await rig.ask("db-1", "REPLICAOF", "NO", "ONE")
-        assert await rig.ask("db-1", "FCALL", "kept", 0, "third") == b"third"
-        assert await rig.ask("db-1", "FCALL", "own_id", 0) not in (own, None)
+        assert await rig.ask("db-0", "FCALL", "kept", 0, "db-0") == b"db-0"
+        assert await rig.ask("db-0", "FCALL", "kept", 0, "again") == b"db-0"
+        ids = {await rig.ask("db-0", "FCALL", "own_id", 0)}
+        for name in ("db-1", "db-2"):
+            await rig.node(name, "db-0")
+            await rig.until(lambda name=name: rig.link(name) in _attached(rig))
+            await rig.ask(name, "REPLICAOF", "NO", "ONE")
+            assert await rig.ask(name, "FCALL", "kept", 0, name) == name.encode()
+            ids.add(await rig.ask(name, "FCALL", "own_id", 0))
+        assert len(ids - {None}) == 3
 
     simulate(main)
+
+
+def _attached(rig: Rig) -> list[str]:
+    return [f"{link.host}:{link.port}" for link in rig.nodes["db-0"].server.links.online]
 
 
 def test_a_replica_cut_off_answers_as_it_is_told_to():
@@ -314,11 +371,13 @@ def test_a_killed_node_comes_back_with_what_it_wrote_and_a_new_run_id():
         await rig.ask("db-0", "FCALL", "both", 2, "a", "b", "x")
         assert await rig.ask("db-0", "FCALL", "kept", 0, "first") == b"first"
         run_id = first.run_id
-        rig.sim.processes["db-0"].kill()
-        second = await rig.node("db-0")
-        assert second.run_id != run_id
-        assert await rig.ask("db-0", "GET", "b") == b"x"
-        assert await rig.ask("db-0", "FCALL", "kept", 0, "second") == b"second"
+        for again in (b"second", b"third"):
+            rig.sim.processes["db-0"].kill()
+            node = await rig.node("db-0")
+            assert node.run_id != run_id
+            run_id = node.run_id
+            assert await rig.ask("db-0", "GET", "b") == b"x"
+            assert await rig.ask("db-0", "FCALL", "kept", 0, again) == again
 
     simulate(main)
 

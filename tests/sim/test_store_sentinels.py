@@ -32,7 +32,7 @@ def chosen(*replicas: Instance, down_for_s: float | None = 1.0) -> Instance | No
 
 
 def test_priority_comes_before_offset_and_offset_before_run_id():
-    ahead, preferred = replica(1, offset=2000), replica(2, priority=10, offset=1)
+    ahead, preferred = replica(5, offset=2000), replica(2, priority=10, offset=1)
     assert chosen(ahead, preferred) is preferred
     assert chosen(replica(3), ahead) is ahead
     first = replica(1)

@@ -125,8 +125,8 @@ class _PrimaryLink(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._due = 0
-        self._full: tuple[str, int] | None = None
-        """The history and the offset that the data belong to which are on their way."""
+        self._full: tuple[str, int, int] | None = None
+        """Of the data on their way: their history, its offset, the database that the stream is about."""
         self._transaction: list[list[bytes]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -176,14 +176,14 @@ class _PrimaryLink(asyncio.Protocol):
                 self._apply(said)
         server.wake()
 
-    def _begin(self, blob: bytes, id: str, offset: int) -> None:
+    def _begin(self, blob: bytes, id: str, offset: int, database: int) -> None:
         """All of the primary's data have arrived; only now this node's history is the primary's."""
         server = self._server
         self._full = None
         server.stream.begin(id, offset)
         server.links.keep()
         server.links.disconnect()
-        self._follower.database = 0
+        self._follower.database = database
         server.take_over(Data.load(blob))
         if server.loading:
             server.when_loaded.append(self._follower.up)
@@ -199,7 +199,7 @@ class _PrimaryLink(asyncio.Protocol):
             word, *rest = bytes(said).split()
             if word == b"FULLRESYNC":
                 follower.state = "sync"
-                self._full = (rest[0].decode(), int(rest[1]))
+                self._full = (rest[0].decode(), int(rest[1]), int(rest[2]))
             else:
                 if rest[0].decode() != server.stream.id:
                     server.stream.branch(rest[0].decode())

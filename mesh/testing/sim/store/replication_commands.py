@@ -118,8 +118,10 @@ class ReplicationCommands:
             return Encoded(b"+CONTINUE %b\r\n%b" % (stream.id.encode(), rest))
         self._server.full_resyncs += 1
         self._server.name_database_anew()
-        whole = encode(self._server.data.dump())
-        return Encoded(b"+FULLRESYNC %b %d\r\n%b" % (stream.id.encode(), stream.offset, whole))
+        follower = self._server.follower
+        database = 0 if follower is None else follower.database
+        said = b"+FULLRESYNC %b %d %d\r\n" % (stream.id.encode(), stream.offset, database)
+        return Encoded(said + encode(self._server.data.dump()))
 
 
 def _timeout_ms(argument: bytes) -> int:
