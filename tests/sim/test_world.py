@@ -83,6 +83,14 @@ def test_a_killed_handler_is_taken_over_and_replaced() -> None:
     assert {operation.end for operation in result.history} == {End.RETURNED}
 
 
+def test_a_dead_owners_last_bytes_come_after_its_takeover_and_change_nothing() -> None:
+    """The one at which the fence stands; it is this fault that finds a mesh without one."""
+    words = Fault(0.3, "last words", ("h-1",), ("db-0",), for_s=0.05, amount=0.2)
+    result = simulate(plan_of(words, calls=200))
+    assert result.ok, result.report()
+    assert any("others have taken over" in line for line in lines(result, "s-0"))
+
+
 def test_a_stopped_handler_answers_when_it_goes_on() -> None:
     result = simulate(plan_of(Fault(0.3, "pause", ("h-1",), for_s=0.4)))
     assert result.ok, result.report()

@@ -27,6 +27,7 @@ class Faults:
         self._chop = sim.network.chop
         self._begin: dict[str, Callable[[Fault], object]] = {
             "kill": self._kill,
+            "last words": self._last_words,
             "pause": self._pause,
             "pause replica": self._pause,
             "starve": self._starve,
@@ -84,6 +85,16 @@ class Faults:
         process = self._process(fault)
         if process is not None:
             process.kill()
+
+    def _last_words(self, fault: Fault) -> None:
+        slow = self._sim.network.slow
+        slow(fault.who, fault.others, fault.amount)
+
+        def die() -> None:
+            self._kill(fault)
+            slow(fault.who, fault.others, 0.0)
+
+        self._later(fault, die)
 
     def _pause(self, fault: Fault) -> None:
         process = self._process(fault)

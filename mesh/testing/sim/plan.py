@@ -13,6 +13,7 @@ from typing import Any
 
 KINDS = (
     "kill",
+    "last words",
     "pause",
     "starve",
     "drop",
@@ -33,7 +34,7 @@ class Fault:
     Attributes:
         at: seconds after the load has begun.
         kind: one of KINDS.
-        who: names of processes ("kill", "pause", "starve", "clock"), else of hosts.
+        who: names of processes ("kill", "last words", "pause", "starve", "clock"), else of hosts.
         others: hosts at the other end, where there is one.
         for_s: how long it lasts, 0 where it does not.
         amount: seconds of a delay, rate of a clock, share of the packets.
@@ -248,6 +249,15 @@ def _kill(dice: Random, cast: _Cast) -> Fault:
     return Fault(cast.at(dice), "kill", (dice.choice(cast.handlers),))
 
 
+def _last_words(dice: Random, cast: _Cast) -> Fault:
+    """What it sends the store gets late, and then it dies: its bytes come after its partitions have moved."""
+    by_s = 0.02 + dice.random() * 0.3
+    for_s = cast.for_s(dice) / 4
+    return Fault(
+        cast.at(dice), "last words", (dice.choice(cast.handlers),), cast.store[:1], for_s, by_s
+    )
+
+
 def _stoppable(dice: Random, cast: _Cast) -> str:
     if dice.random() < 0.7:
         return dice.choice(cast.handlers)
@@ -305,6 +315,7 @@ def _chop(dice: Random, cast: _Cast) -> Fault:
 
 _DRAWN: dict[str, Callable[[Random, _Cast], Fault]] = {
     "kill": _kill,
+    "last words": _last_words,
     "pause": _pause,
     "starve": _starve,
     "drop": _drop,
