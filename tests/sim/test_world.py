@@ -14,7 +14,7 @@ from mesh.store.redis import RedisStore
 from mesh.testing.history import End
 from mesh.testing.sim.plan import KINDS, Fault, Plan, PlannedCall, draw
 from mesh.testing.sim.shrink import shrink
-from mesh.testing.sim.world import Result, World, simulate
+from mesh.testing.sim.world import Result, World, simulate, sweep
 
 KEYS = ("c0", "c1", "c2")
 
@@ -68,11 +68,16 @@ def test_promises_hold_under_faults_of_each_kind_alone(kind: str) -> None:
 
 
 def test_promises_hold_under_all_faults_together() -> None:
-    for seed in range(8):
-        result = simulate(seed)
+    for result in sweep(range(8)):
         assert result.ok, result.report()
         assert len(result.history) >= 200
         assert not result.gave_up
+
+
+def test_a_sweep_runs_each_seed_as_it_runs_alone() -> None:
+    drawn = {"calls": 20, "faults": 2, "length_s": 0.3}
+    swept = [result.digest for result in sweep(range(3), **drawn)]
+    assert swept == [simulate(seed, **drawn).digest for seed in range(3)]
 
 
 def test_a_killed_handler_is_taken_over_and_replaced() -> None:

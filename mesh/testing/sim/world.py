@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -65,6 +66,8 @@ _READY_S = 45.0
 """
 _CALL_BOUND_S = 1.0
 _POLL_S = 0.01
+_COLLECT_EVERY = 32
+"""Runs; each leaves some 50,000 objects that refer to each other."""
 _STORE_TIMES = {"wait_timeout_s": 0.2, "call_timeout_s": 2.0, "connect_timeout_s": 1.0}
 
 
@@ -113,6 +116,24 @@ def simulate(seed_or_plan: int | Plan, **drawn: Any) -> Result:
     """
     plan = draw(seed_or_plan, **drawn) if isinstance(seed_or_plan, int) else seed_or_plan
     return World(plan).run()
+
+
+def sweep(seeds: Iterable[int], **drawn: Any) -> Iterator[Result]:
+    """Run one seed after the other; faster than `simulate` for each, as garbage is collected seldom.
+
+    Args:
+        seeds: of each run.
+        drawn: what their plans are to have; see mesh.testing.sim.plan.draw.
+    """
+    with quiet_collector():
+        gc.freeze()
+        try:
+            for number, seed in enumerate(seeds, start=1):
+                yield simulate(seed, **drawn)
+                if number % _COLLECT_EVERY == 0:
+                    gc.collect()
+        finally:
+            gc.unfreeze()
 
 
 class World:
