@@ -237,6 +237,9 @@ async def test_libraries_are_refused_and_listed_alike(pair):
         b"#!lua name=%b\nthis is no Lua" % name,
         b"#!lua name=%b\nnil_value.x = 1" % name,
         b"#!lua name=%b\nredis.register_function('%b_run', function() end)" % (name, pair.name),
+        b"#!lua name=%b\nlocal upper = string.upper" % name,
+        b"#!lua name=%b\nlocal call = redis.call" % name,
+        b"#!lua name=%b\nx = 1" % name,
         good,
         good,
     ):

@@ -26,7 +26,10 @@ LuaValue: TypeAlias = Any
 
 _PRELUDE = rb"""
 local call, pcall_, register, why, unpack_blob, pack_blob, pack_struct, unpack_struct = ...
-local getinfo = debug.getinfo
+local error, ipairs, pairs, setmetatable, tostring, type, xpcall =
+  error, ipairs, pairs, setmetatable, tostring, type, xpcall
+local getinfo, rawset, string, table, unpack = debug.getinfo, rawset, string, table, unpack
+local compile, globals, setfenv = loadstring, _G, setfenv
 redis = { LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3 }
 redis.call, redis.pcall = call, pcall_ -- no Lua in between: a tail call would lose the caller's line
 
@@ -41,7 +44,12 @@ end
 function redis.log() end
 function redis.setresp() end
 
-function redis.register_function(named, callback)
+local loading = { REDIS_VERSION = '7.2.4', log = redis.log } -- all there is while a library is loaded
+for name, value in pairs(redis) do
+  if string.find(name, '^LOG_') then loading[name] = value end
+end
+
+function loading.register_function(named, callback)
   if type(named) == 'table' then
     register(named.function_name, named.callback, unpack(named.flags or {}))
   else
@@ -91,24 +99,43 @@ local function run(name, callback, keys, args)
   return '-' .. text .. '\r\n'
 end
 
-local function load(chunk)
-  local fine, problem = xpcall(chunk, explained)
-  return not fine and tostring(problem.err) or nil
-end
-
-local compile = loadstring
-for _, name in ipairs({ 'python', 'io', 'loadstring', 'load', 'loadfile', 'dofile', 'require' }) do
-  _G[name] = nil
-end
-setmetatable(_G, {
+local protected = {
   __index = function(_, name)
     local said = "Script attempted to access nonexistent global variable '" .. tostring(name) .. "'"
     error(said, 2)
   end,
   __newindex = function() error('Attempt to modify a readonly table', 2) end,
-})
+}
+setmetatable(loading, protected)
 
-return run, load, compile
+local api = {} -- what functions may use; the rest of Lua is nobody's
+local names = 'redis string table math type pairs ipairs next tostring tonumber setmetatable '
+  .. 'getmetatable unpack select error assert pcall xpcall rawget rawset rawequal cmsgpack struct '
+  .. 'coroutine collectgarbage _VERSION'
+for name in string.gmatch(names, '[%a_]+') do
+  api[name] = globals[name]
+end
+local env = setmetatable({}, protected) -- what a library's code sees as its globals
+
+local function compiled(source, name)
+  local chunk, problem = compile(source, name)
+  if not chunk then return nil, problem end
+  return setfenv(chunk, env)
+end
+
+local function load(chunk)
+  for name in pairs(api) do
+    rawset(env, name, nil)
+  end
+  rawset(env, 'redis', loading)
+  local fine, problem = xpcall(chunk, explained)
+  for name, value in pairs(api) do
+    rawset(env, name, value)
+  end
+  return not fine and tostring(problem.err) or nil
+end
+
+return run, load, compiled
 """
 
 
