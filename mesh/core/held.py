@@ -23,24 +23,25 @@ class Held(NamedTuple):
 
 
 class HeldCalls:
-    """All of one handler, by partition, in order of arrival."""
+    """All of one handler, by partition, in order of arrival.
 
-    __slots__ = ("_by_partition", "_count")
+    Attributes:
+        count: how many there are.
+    """
+
+    __slots__ = ("_by_partition", "count")
 
     def __init__(self) -> None:
         self._by_partition: dict[int, list[Held]] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
+        self.count = 0
 
     def __repr__(self) -> str:
-        return f"HeldCalls({self._count} for {len(self._by_partition)} partitions)"
+        return f"HeldCalls({self.count} for {len(self._by_partition)} partitions)"
 
     def add(self, held: Held) -> None:
         """Hold it."""
         self._by_partition.setdefault(held.request.partition, []).append(held)
-        self._count += 1
+        self.count += 1
 
     def partitions(self) -> list[int]:
         """That calls are held for."""
@@ -49,7 +50,7 @@ class HeldCalls:
     def take(self, partition: int) -> list[Held]:
         """Those for a partition, to be decided anew."""
         calls = self._by_partition.pop(partition, [])
-        self._count -= len(calls)
+        self.count -= len(calls)
         return calls
 
     def due(self, now: float) -> list[Held]:
@@ -64,5 +65,5 @@ class HeldCalls:
                 self._by_partition[partition] = left
             else:
                 del self._by_partition[partition]
-        self._count -= len(over)
+        self.count -= len(over)
         return over

@@ -30,13 +30,25 @@ class Tenures:
     Attributes:
         in_memory: those that were touched, by partition. The object stays the same: calls look here.
         epochs: of what is held, by partition; NOT_HELD of all others.
+        released: the last epoch of each partition that was given up.
+        revoked: the grant has ended for good, and nothing will be held any more.
     """
 
-    __slots__ = ("_granted", "_home", "_retention", "epochs", "in_memory")
+    __slots__ = (
+        "_granted",
+        "_home",
+        "_retention",
+        "epochs",
+        "in_memory",
+        "released",
+        "revoked",
+    )
 
     def __init__(self, partitions: int, retention: Retention, home: Home) -> None:
         self.in_memory: dict[int, Tenure] = {}
         self.epochs = array("I", [NOT_HELD]) * partitions
+        self.released: dict[int, int] = {}
+        self.revoked = False
         self._granted = self.epochs[:]
         self._retention = retention
         self._home = home

@@ -348,7 +348,7 @@ class OnServers:
         tenures = [
             tenure for node in self.nodes for tenure in node._core._tenures.in_memory.values()
         ]
-        warm = all(tenure.warm for tenure in tenures)
+        warm = len(tenures) == 16 and all(tenure.warm for tenure in tenures)
         return warm and bool((await self.supervisor.status())["ready"])
 
     async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
@@ -360,13 +360,13 @@ class OnServers:
         """One of another partition, and of the same handler."""
         own = partition_of(key.encode(), 16)
         [held] = [n._core._tenures for n in self.nodes if own in n._core._tenures]
-        beside = held.keys() - {own}
+        beside = {*held.held()} - {own}
         return next(
             k for k in map("b{}".format, count_up()) if partition_of(k.encode(), 16) in beside
         )
 
     async def all_wait(self, calls: int) -> bool:
-        return sum(node._core._pending for node in self.nodes) >= calls
+        return sum(node._core._answers.pending for node in self.nodes) >= calls
 
     async def tell_primary(self, *arguments: bytes | str | int) -> object:
         connection = await connect(

@@ -116,7 +116,7 @@ async def test_a_deadline_is_over_when_the_clock_says_so() -> None:
         for link in m.server.links:
             m.server.pause(link)  # nothing is acknowledged any more
         waiting = asyncio.ensure_future(client.call(Account.deposit, "alice", 1, timeout=60))
-        await m.until(lambda: any(node._core._pending for node in m.nodes.values()))
+        await m.until(lambda: any(node._core._answers.pending for node in m.nodes.values()))
         await m.clock.advance(59)
         assert not waiting.done()
         before = time.monotonic()
@@ -243,7 +243,7 @@ def test_a_blocking_callers_deadline_follows_the_clock() -> None:
         for link in m._hosted.server.links:
             m._hosted.server.pause(link)
         waiting = client.submit(Account.deposit, "alice", 1, timeout=60)
-        m._run(m._hosted.until(lambda: any(n._core._pending for n in m._hosted.nodes.values())))
+        m._run(m._hosted.until(lambda: any(n._core._answers.pending for n in m._hosted.nodes.values())))
         m.clock.advance(60)
         with pytest.raises(mesh.OutcomeUnknown):
             waiting.result(5)

@@ -160,7 +160,7 @@ class Owners(RuleBasedStateMachine):
         for key in range(4):
             self.read(key)
         cache = self.owner.core._cache
-        self.owner.core._end()
+        self.owner.core._ownership.end()
         assert cache._used_bytes == 0, "what was counted was given back"
 
 

@@ -107,7 +107,7 @@ class Schedule(RuleBasedStateMachine):
         """As after a refusal that it took for a newer grant's."""
         process = self.pick(data, self.mesh.alive)
         if process.held():
-            process.core._drop(min(process.held()))
+            process.core._ownership.drop(min(process.held()))
 
     def teardown(self):
         mesh = self.mesh

@@ -294,7 +294,7 @@ def test_calls_under_way_count_and_give_their_room_back_when_they_come_to_nothin
     assert 10 < len(refused) < 20
     assert refused[0].answer.value[1] == pytest.approx(0.1), "soon: nothing is recorded yet"
     keys = small.core._tenures[0].log.callers
-    small.core._drop(0)
+    small.core._ownership.drop(0)
     assert keys.used_bytes == 0 and not keys.running
 
 

@@ -100,7 +100,7 @@ def test_a_method_that_tries_to_end_the_process_is_an_error_like_any_other(handl
         self.balance -= amount
         raise error
 
-    _, method = handler.core._registry.find("Account.withdraw")
+    _, method = handler.core._calls._registry.find("Account.withdraw")
     function, method.function = method.function, withdraw
     try:
         caller = handler.call("Account.withdraw", K, 1)
@@ -247,7 +247,7 @@ class Odd:
 def test_a_result_that_its_caller_could_not_decode_is_an_error_before_it_is_committed(
     handler, server, method
 ):
-    handler.core._registry = Registry([Odd])
+    handler.core._calls._registry = Registry([Odd])
     caller = handler.call(method, K)
     handler.flush()
     assert caller.status is Status.ENTITY_ERROR
@@ -256,7 +256,7 @@ def test_a_result_that_its_caller_could_not_decode_is_an_error_before_it_is_comm
 
 
 def test_a_map_with_other_keys_than_text_is_a_result(handler):
-    handler.core._registry = Registry([Odd])
+    handler.core._calls._registry = Registry([Odd])
     caller = handler.call("Odd.by_number", K)
     handler.flush()
     assert caller.answer == ok({1: "a", b"b": ["c"], (1, 2): {3}})

@@ -327,7 +327,7 @@ def test_an_unhelpful_exception_is_told_within_bounds(handler):
         def __str__(self):
             raise RuntimeError("no")
 
-    _, method = handler.core._registry.find("Account.read")
+    _, method = handler.core._calls._registry.find("Account.read")
     raised = [Awkward(), ValueError("x" * 10**7), ValueError(*range(10**5)), ValueError(1 << 99999)]
     function = method.function
     try:
@@ -344,7 +344,7 @@ def test_an_unhelpful_exception_is_told_within_bounds(handler):
             assert len(msgpack.packb(caller.answer.value)) < 10_000
     finally:
         method.function = function
-    assert spec_of(handler.core._registry.spec("Account").cls).methods["read"] is method
+    assert spec_of(handler.core._calls._registry.spec("Account").cls).methods["read"] is method
 
 
 def test_a_sweep_right_after_the_grant_saves_each_key_its_own_read(server, leader, handler):

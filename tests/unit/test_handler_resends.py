@@ -38,7 +38,7 @@ class Listening(Caller):
 
 @pytest.fixture
 def witness(handler, monkeypatch):
-    handler.core._registry = Registry([Witness])
+    handler.core._calls._registry = Registry([Witness])
     monkeypatch.setattr("unit.rigs.Caller", Listening)
     handler.warm_up()
     yield handler

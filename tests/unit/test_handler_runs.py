@@ -61,7 +61,7 @@ class Runs(Handler):
 
     def __init__(self, server, nonce=b"h-1", **config):
         super().__init__(server, nonce, HandlingConfig(**config))
-        self.core._registry = Registry([Box])
+        self.core._calls._registry = Registry([Box])
 
     def due(self):
         """What the shell is asked to carry out; copies of state are made here."""
@@ -466,7 +466,7 @@ class Odd:
 
 
 def test_a_run_whose_state_could_not_be_read_again_is_an_error_and_leaves_the_old_one(box):
-    box.core._registry = Registry([Odd])
+    box.core._calls._registry = Registry([Odd])
     callers = [box.call("Odd.count", K), box.call("Odd.keep", K), box.call("Odd.count", K)]
     box.flush()
     assert [c.status for c in callers] == [Status.OK, Status.ENTITY_ERROR, Status.OK]
@@ -476,7 +476,7 @@ def test_a_run_whose_state_could_not_be_read_again_is_an_error_and_leaves_the_ol
 
 @pytest.mark.parametrize("method", ["Odd.count", "Odd.look"])
 def test_a_state_that_cannot_be_copied_is_its_callers_error_and_nobody_elses(box, method):
-    box.core._registry = Registry([Odd])
+    box.core._calls._registry = Registry([Odd])
     box.call("Odd.keep_plainly", K)
     box.flush()
     caller = box.call(method, K)

@@ -137,7 +137,7 @@ def test_one_that_was_lost_is_told_and_not_taken_up_from_the_same_grant(handler,
 
 def test_a_lost_one_is_held_again_under_the_epoch_that_follows(handler, leader):
     again = leader.grant(handler.nonce)
-    handler.core._lose(1)
+    handler.core._ownership.lose(1)
     handler.core.on_grant(again, handler.now)
     assert handler.core.held_epochs()[4:8] == bytes(4)
     leader.takeover({1: handler.nonce})

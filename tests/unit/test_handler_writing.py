@@ -99,7 +99,7 @@ class Slow:
 
 
 def test_an_async_command_is_not_begun_as_it_would_find_out_only_at_its_end(handler):
-    handler.core._registry = Registry([Slow])
+    handler.core._calls._registry = Registry([Slow])
     handler.warm_up()
     refuse(handler)
     assert handler.call("Slow.work", K).answer == REFUSED

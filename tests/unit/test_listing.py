@@ -192,10 +192,10 @@ def test_a_position_of_another_primary_begins_anew(filled, warm):
     if warm:
         filled.warm_up()
     life = filled.core.grant.life
-    filled.core.grant = GrantRef(filled.nonce, life + 1, 1)
+    filled.core._ownership.grant = GrantRef(filled.nonce, life + 1, 1)
     kind, of_life, *rest = msgpack.unpackb(position)
     assert (kind, of_life) == (b"s", life)
-    filled.core.grant = GrantRef(filled.nonce, life, filled.core.grant.version)
+    filled.core._ownership.grant = GrantRef(filled.nonce, life, filled.core.grant.version)
     position = msgpack.packb([kind, life + 1, *rest])
     assert sorted(page(filled, position=position)[0]) == sorted(MANY)
 

@@ -159,7 +159,7 @@ def test_a_key_is_used_from_memory_once_all_its_pieces_are_there(server, leader,
         assert early.answer is None, "one piece is missing"
         assert heir.core._reading.adopt_page(tenure, [(order[-1], stored[order[-1]])])
         assert [*heir.core._reading.warmed(tenure)] == [FIELD]
-        heir.core._run_waiting(tenure, FIELD, heir.now)
+        heir.core._calls.run_waiting(tenure, FIELD, heir.now)
         assert early.answer.value["text"] == LONG and heir.load() == 0, "no read of its own"
         assert tenure.complete and not (tenure.stored or tenure.parts)
 
@@ -196,7 +196,7 @@ def test_pieces_count_as_one_key_and_their_bytes_are_given_back(server, leader, 
     last.warm_up()
     assert last.core._cache._used_bytes > 5 * len(LONG)
     for over in (heir, last):
-        over.core._end()
+        over.core._ownership.end()
         assert over.core._cache._used_bytes == 0
 
 

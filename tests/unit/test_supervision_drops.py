@@ -87,7 +87,7 @@ def test_a_partition_that_is_lost_while_it_is_given_up_does_not_move():
     a, epochs = first(mesh, "a"), dict(ask.partitions)
     partition = next(iter(epochs))
     a.inbox.clear()
-    a.core._lose(partition)
+    a.core._ownership.lose(partition)
     a.outbox.extend(a.core.take_messages())
     mesh.hear(a)
     assert partition not in mesh.leader._intents

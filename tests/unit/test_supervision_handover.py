@@ -140,7 +140,7 @@ def test_a_partition_missing_from_its_owners_list_gets_a_new_epoch_and_does_not_
     mesh = up("a", "b")
     a = first(mesh, "a")
     lost, epoch = next(iter(a.held().items()))
-    a.core._drop(lost)
+    a.core._ownership.drop(lost)
     mesh.cut(a)
     mesh.connect(a)
     [call] = mesh.calls
@@ -164,7 +164,7 @@ def test_a_source_that_says_it_does_not_hold_a_partition_has_not_released_it():
     mesh, joiner = joining(partitions=4)
     [partition] = moving(mesh)
     source = mesh.processes[mesh.leader.table.owner(partition).handler.nonce]
-    source.core._drop(partition)
+    source.core._ownership.drop(partition)
     while source.inbox:
         mesh.receive(source)
     while not mesh.calls:

@@ -166,10 +166,10 @@ class Stage(World):
     def _given_up(self, words: dict[str, str]) -> None:
         name = words["key"].strip("'")
         node = self.nodes[self._process(words["who"]).name]
-        if not node._core._released:
+        if not node._core._tenures.released:
             raise _Fails(f"{words['who']} has given up nothing")
         # The last one: whatever else is moved then begins with the first ones.
-        partition = max(node._core._released)
+        partition = max(node._core._tenures.released)
         numbered = (f"{name}-{number}" for number in itertools.count())
         self._keys[name] = next(
             key
