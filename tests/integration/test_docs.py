@@ -36,3 +36,11 @@ async def test_every_block_of_python_on_the_page_runs(page, name):
             await eval(code, page)
         else:
             exec(code, page)
+
+
+def test_the_simulation_page_runs(page):
+    """Apart from the others: a simulation has a loop of its own."""
+    blocks = BLOCK.findall((DOCS / "simulation.md").read_text())
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "simulation.md", "exec"), page)
