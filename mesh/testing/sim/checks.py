@@ -13,6 +13,10 @@ What a world tells:
     checks.granted(at, node, partition, epoch, nonce)          # of each move of a takeover
     checks.committed(at, node, life, nonce, lane, seq, [(partition, epoch), ...])  # applied, no duplicate
     checks.set_recorded(at, node, life, set_version)
+    checks.wrote(what, offset)                                 # how far its stream was with that carried out
+
+    # whoever goes on as if something were on every member of the in-sync set
+    checks.relied_on(at, who, what, {member: offset})          # how much of the stream each of them has
 
     # whoever hears of them: any process, by any name that is its own for one run of it
     checks.token_seen(at, who, token)
@@ -38,7 +42,7 @@ content.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from mesh.core.epochs import format_epoch
@@ -74,6 +78,7 @@ class Checks(CallChecks):
         self._opened: dict[str, tuple[int, int]] = {}
         self._grown: dict[tuple[str, str], Any] = {}
         self._tables: dict[tuple[int, int, int], Hashable] = {}
+        self._offsets: dict[tuple[Hashable, ...], int] = {}
 
     # -------------------------------------------------------------------------------------------- the store
 
@@ -191,6 +196,35 @@ class Checks(CallChecks):
     def set_recorded(self, at: float, node: str, life: int, version: int) -> None:
         """A node recorded an in-sync set."""
         self.grows(at, node, "set version", (life, version))
+
+    def wrote(self, what: tuple[Hashable, ...], offset: int) -> None:
+        """The primary carried that out.
+
+        Args:
+            what: any name of it.
+            offset: of its replication stream, that and all before it included.
+        """
+        self._offsets.setdefault(what, offset)
+
+    def relied_on(
+        self, at: float, who: str, what: tuple[Hashable, ...], members: Mapping[str, int]
+    ) -> None:
+        """Somebody tells others of what was carried out: so every member of the in-sync set has to have it.
+
+        Args:
+            at: virtual time, in seconds.
+            who: tells it.
+            what: as `wrote` was told.
+            members: of each replica in the set the offset up to which it has the stream.
+        """
+        offset = self._offsets.get(what)
+        behind = [name for name, has in members.items() if offset is None or has < offset]
+        if behind:
+            words = " ".join(p.hex()[:8] if isinstance(p, bytes) else str(p) for p in what)
+            state = "the store has not" if offset is None else f"{', '.join(behind)} have not yet"
+            self.violated(
+                at, "acknowledged means replicated", f"{who} goes on with {words}, which {state}"
+            )
 
     # ------------------------------------------------------------------------------------- whoever hears it
 

@@ -18,10 +18,12 @@ class Faults:
 
     Args:
         sim: what they happen to.
+        join: starts another replica, of that name.
     """
 
-    def __init__(self, sim: Simulation) -> None:
+    def __init__(self, sim: Simulation, join: Callable[[str], object]) -> None:
         self._sim = sim
+        self._join = join
         self._over = False
         self._blocked: list[Fault] = []
         self._chop = sim.network.chop
@@ -30,6 +32,7 @@ class Faults:
             "last words": self._last_words,
             "pause": self._pause,
             "pause replica": self._pause,
+            "join": self._joins,
             "starve": self._starve,
             "drop": self._drop,
             "slow": self._slow,
@@ -101,6 +104,9 @@ class Faults:
         if process is not None:
             process.pause()
             self._later(fault, process.resume)
+
+    def _joins(self, fault: Fault) -> None:
+        self._join(fault.who[0])
 
     def _starve(self, fault: Fault) -> None:
         process = self._process(fault)

@@ -21,10 +21,16 @@ KINDS = (
     "cut",
     "cut one way",
     "pause replica",
+    "join",
     "clock",
     "chop",
 )
 """Faults that every mesh with one supervisor and a store whose primary lives has to bear."""
+
+
+ROOMY = 512 * 1024 * 1024
+NARROW = 3000
+"""Bytes of a cache in which no more than three keys have room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ class Plan:
         seed: of everything else that is drawn: delays, identities.
         handlers, clients, replicas: how many there are.
         length_s: of the load; faults begin within it.
+        cache_bytes: that handlers keep keys in.
     """
 
     seed: int
@@ -97,6 +104,7 @@ class Plan:
     replicas: int = 2
     partitions: int = 16
     length_s: float = 1.0
+    cache_bytes: int = ROOMY
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}: {len(self.calls)} calls, {len(self.faults)} faults"]
@@ -113,6 +121,8 @@ def draw(
     handlers: int = 3,
     clients: int = 3,
     length_s: float | None = None,
+    partitions: int = 16,
+    cache_bytes: int | None = None,
 ) -> Plan:
     """A plan, drawn from a seed.
 
@@ -124,10 +134,14 @@ def draw(
         kinds: of the faults.
         handlers, clients: how many.
         length_s: of the load; drawn too unless given, since what takes seconds happens in long ones only.
+        partitions: of the mesh.
+        cache_bytes: of each handler; in one of four seeds narrow, unless given.
     """
     dice = Random(f"{seed}/plan")
     if length_s is None:
         length_s = dice.choices((0.5, 1.0, 2.0, 5.0), (50, 40, 8, 2))[0]
+    if cache_bytes is None:
+        cache_bytes = NARROW if dice.random() < 0.25 else ROOMY
     names = tuple(f"c-{i}" for i in range(clients))
     planned = _Calls(dice, names, length_s)
     cast = _Cast(
@@ -139,7 +153,9 @@ def draw(
         tuple(_DRAWN[dice.choice(kinds)](dice, cast) for _ in range(faults)),
         handlers,
         clients,
+        partitions=partitions,
         length_s=length_s,
+        cache_bytes=cache_bytes,
     )
 
 
@@ -303,6 +319,11 @@ def _pause_replica(dice: Random, cast: _Cast) -> Fault:
     return Fault(cast.at(dice), "pause replica", (dice.choice(cast.store[1:]),), for_s=for_s)
 
 
+def _join(dice: Random, cast: _Cast) -> Fault:
+    """A replica attaches that is no member of the in-sync set: a count of links is not a list of members."""
+    return Fault(cast.at(dice), "join", (f"db-{len(cast.store)}",))
+
+
 def _clock(dice: Random, cast: _Cast) -> Fault:
     rate = dice.choice((0.5, 0.9, 0.99, 1.01, 1.1, 2.0))
     who = (_stoppable(dice, cast),)
@@ -323,6 +344,7 @@ _DRAWN: dict[str, Callable[[Random, _Cast], Fault]] = {
     "cut": _cut,
     "cut one way": _cut_one_way,
     "pause replica": _pause_replica,
+    "join": _join,
     "clock": _clock,
     "chop": _chop,
 }

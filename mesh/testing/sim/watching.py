@@ -14,7 +14,11 @@ import hiredis
 import msgpack
 
 from mesh.client.aio import AsyncClient
+from mesh.core.epochs import NOT_HELD, unpack_epochs
 from mesh.core.messages import Beat, Message
+from mesh.core.outbox import Batch
+from mesh.core.records import CommitReply, Verdict
+from mesh.core.signals import TellGrant
 from mesh.core.table import Table
 from mesh.node import Node
 from mesh.store.library import function
@@ -77,6 +81,7 @@ class StoreWatch:
             for partition, epoch, verdict in zip(flat[::4], flat[1::4], verdicts, strict=True)
             if verdict == _WRITTEN
         ]
+        self._checks.wrote(("batch", nonce, lane, seq), self._server.stream.offset)
         self._checks.committed(self._now(), self._name, life, nonce, lane, seq, tenures)
 
     def _taken_over(self, args: list[bytes]) -> None:
@@ -89,8 +94,9 @@ class StoreWatch:
         for index, partition in enumerate(partitions):
             receiver = receivers if isinstance(receivers, int) else receivers[index]
             epoch = epochs if isinstance(epochs, bytes) else epochs[index]
-            nonce = nonces[receiver - 1]
-            self._checks.granted(at, self._name, partition, int.from_bytes(epoch, "big"), nonce)
+            nonce, number = nonces[receiver - 1], int.from_bytes(epoch, "big")
+            self._checks.wrote(("partition", partition, number), self._server.stream.offset)
+            self._checks.granted(at, self._name, partition, number, nonce)
         self._note(self._name, f"takeover: {len(partitions)} moves, {len(revoke)} revoked")
 
     def _opened(self, args: list[bytes]) -> None:
@@ -136,6 +142,30 @@ def watch_tables(
     core.on_table = on_table
 
 
+def watch_commits(
+    who: str,
+    node: Node,
+    checks: Checks,
+    now: Callable[[], float],
+    members: Callable[[], dict[str, int]],
+) -> None:
+    """Tell of each batch whose callers a handler answers.
+
+    Args:
+        members: see Checks.relied_on.
+    """
+    core: Any = node._core
+    judge = core.on_commit
+
+    def on_commit(batch: Batch, reply: CommitReply, at: float) -> Any:
+        is_over = judge(batch, reply, at)
+        if is_over and Verdict.APPLIED in reply.verdicts:
+            checks.relied_on(now(), who, ("batch", node.nonce, batch.lane, batch.seq), members())
+        return is_over
+
+    core.on_commit = on_commit
+
+
 def watch_supervisor(
     who: str,
     supervisor: Supervisor,
@@ -143,8 +173,13 @@ def watch_supervisor(
     now: Callable[[], float],
     note: Callable[[str, str], None],
     words: Callable[[dict[str, Any]], str],
+    members: Callable[[], dict[str, int]],
 ) -> None:
-    """Tell of what it records, of the beats that reach it, and of the tables that it publishes."""
+    """Tell of what it records, of the beats that reach it, and of the grants and tables that it tells.
+
+    Args:
+        members: see Checks.relied_on.
+    """
     hear, record = supervisor._on_message, supervisor._record
     perform = supervisor._perform
     told: list[Table] = []
@@ -165,11 +200,20 @@ def watch_supervisor(
             checks.life_seen(now(), who, fields["life"])
         record(kind, fields, ago_s)
 
+    def rely(epochs: Sequence[int]) -> None:
+        at, has = now(), members()
+        for partition, epoch in enumerate(epochs):
+            if epoch != NOT_HELD:
+                checks.relied_on(at, who, ("partition", partition, epoch), has)
+
     def on_effect(effect: Any) -> None:
         table = getattr(effect, "table", None)
         if isinstance(table, Table) and table not in told:
             told[:] = [table]
             _tell(who, table, checks, now())
+            rely(table.epochs)
+        elif isinstance(effect, TellGrant) and effect.grant.active:
+            rely(unpack_epochs(effect.grant.epochs))
         perform(effect)
 
     supervisor._on_message = on_message  # type: ignore[method-assign]

@@ -29,6 +29,7 @@ from typing import Any
 from mesh.client.aio import AsyncClient
 from mesh.client.inner import open_inner
 from mesh.client.stats import ClientStats
+from mesh.core.handling_config import HandlingConfig
 from mesh.core.keyspace import key_bytes, partition_of
 from mesh.entities import Registry
 from mesh.errors import MeshError, SetupError
@@ -47,7 +48,7 @@ from mesh.testing.sim.plan import Plan, PlannedCall, draw
 from mesh.testing.sim.process import Process
 from mesh.testing.sim.simulation import Simulation, Trace, quiet_collector
 from mesh.testing.sim.store.node import EMBEDDED, Disk, StoreNode
-from mesh.testing.sim.watching import StoreWatch, watch_supervisor, watch_tables
+from mesh.testing.sim.watching import StoreWatch, watch_commits, watch_supervisor, watch_tables
 from mesh.testing.sim.witness import Witnesses
 from mesh.warden import Warden
 from mesh.wording import in_words
@@ -65,6 +66,9 @@ _READY_S = 45.0
 (SupervisionConfig.start_s).
 """
 _CALL_BOUND_S = 1.0
+_BEATEN_S = 2.0
+"""In which every handler beats once more."""
+_PATIENT_S = 5.0
 _POLL_S = 0.01
 _COLLECT_EVERY = 32
 """Runs; each leaves some 50,000 objects that refer to each other."""
@@ -161,10 +165,11 @@ class World:
         self._dice = self.sim.dice("world")
         self._store_dice = self.sim.dice("store")
         self._witnesses = Witnesses(self.sim.dice("proofs"))
-        self._faults = Faults(self.sim)
+        self._faults = Faults(self.sim, self._join)
         self._left = 0
         self._answered: dict[int, float | None] = {}
         self._final: dict[tuple[str, bytes], Any] = {}
+        self._askers: list[AsyncClient] = []
         network = self.sim.network
         names = [f"db-{i}" for i in range(1 + plan.replicas)]
         nodes = tuple((network.host(name).address, _STORE_PORT) for name in names)
@@ -211,6 +216,7 @@ class World:
         await self._until(lambda: not self._left, bound)
         await self._until(lambda: not prober.alive, _SETTLE_S)
         await self._until(lambda: self._is_ready, _READY_S)
+        await self._until(lambda: not self._astray(), _SETTLE_S)
         if not self._is_ready:
             why = f"{_READY_S:g} s after the last fault and call it still is not ready"
             self.checks.violated(self.sim.now, "the mesh settles", why)
@@ -218,6 +224,8 @@ class World:
         stats = {name: client.stats() for name, client in self.clients.items()}
         judge = self.sim.spawn("judge", self._judge)
         await self._until(lambda: not judge.alive, _SETTLE_S)
+        if self._is_undisturbed:
+            await asyncio.sleep(_BEATEN_S)
         self._say(stopped_at, stats)
 
     def _say(self, stopped_at: float, stats: dict[str, ClientStats]) -> None:
@@ -226,12 +234,40 @@ class World:
         checks.calls_ended(now, history, _CALL_BOUND_S + self._stopped_s())
         for name, counted in stats.items():
             checks.client_counts(now, name, history, counted)
+        everybody = [*stats.values(), *(client.stats() for client in self._askers)]
+        checks.counts_add_up(now, everybody, undisturbed=self._is_undisturbed)
         checks.owners_answer(now, stopped_at, _SETTLE_S, self._answered)
+        for line in self._astray():
+            checks.violated(now, "every client learns who owns what", line)
         # Of keys on which nobody has repeated a call of his own: the search judges the others.
         repeated = {(o.entity, o.key) for o in history if o.idempotency_key is not None}
         final = {place: value for place, value in self._final.items() if place not in repeated}
         checks.nothing_lost_or_doubled(now, history, final)
         checks.linearizable(now, history, *ENTITIES)
+        checks.were_told(now, history)
+
+    @property
+    def _is_undisturbed(self) -> bool:
+        """Nothing happens to any call: no fault, and no caller that gives it up or repeats it."""
+        calls = self.plan.calls
+        return not self.plan.faults and all(
+            call.cancel_s is None and call.idempotency_key is None and call.timeout >= _PATIENT_S
+            for call in calls
+        )
+
+    def _astray(self) -> list[str]:
+        """Clients that take another process for a partition's owner than the leader does."""
+        core = self.supervisor._core if self.supervisor is not None else None
+        table = core.table if core is not None else None
+        if table is None:
+            return []
+        lines: list[str] = []
+        for name, client in self.clients.items():
+            for partition in range(len(table)):
+                known, owner = client._core.owner(partition), table.owner(partition)
+                if known is None or known.epoch != owner.epoch:
+                    lines.append(f"{name} takes {known} for the owner of {partition}, not {owner}")
+        return lines
 
     def _stopped_s(self) -> float:
         """How long clients themselves could not look at their clocks, or these went too slowly."""
@@ -300,6 +336,16 @@ class World:
         StoreWatch(name, node.server, self.checks, lambda: self.sim.now, self.note)
         await process.loop.create_future()
 
+    def _join(self, name: str) -> None:
+        """A replica that is no member of the in-sync set attaches itself to the primary."""
+        if name not in self.sim.processes:
+            self.sim.spawn(name, partial(self._be_store, name))
+
+    def _members(self) -> dict[str, int]:
+        """How much of the primary's stream each member of the in-sync set has."""
+        names = [f"db-{i}" for i in range(1, 1 + self.plan.replicas)]
+        return {name: self.store[name].server.stream.offset for name in names}
+
     async def _be_supervisor(self, process: Process) -> None:
         settings = SupervisorSettings(
             MESH,
@@ -314,7 +360,13 @@ class World:
             settings, RedisStore(self.address, **_STORE_TIMES), self, process.clock
         )
         watch_supervisor(
-            process.name, supervisor, self.checks, lambda: self.sim.now, self.note, in_words
+            process.name,
+            supervisor,
+            self.checks,
+            lambda: self.sim.now,
+            self.note,
+            in_words,
+            self._members,
         )
         await supervisor.listen()
         self.supervisor = supervisor
@@ -356,6 +408,7 @@ class World:
             self.plan.partitions,
             host=process.host.address,
             warden=process.name.replace("h-", "w-"),
+            handling=HandlingConfig(cache_bytes=self.plan.cache_bytes),
         )
         node = Node(
             settings,
@@ -368,6 +421,7 @@ class World:
         self.nodes[process.name] = node
         who = f"{process.name} pid {process.pid}"
         watch_tables(who, node, self.checks, lambda: self.sim.now)
+        watch_commits(who, node, self.checks, lambda: self.sim.now, self._members)
         await node.start()
         if not started.done():
             started.set_result(None)
@@ -431,6 +485,7 @@ class World:
     async def _probe(self, process: Process) -> None:
         """Ask every partition, as soon as faults are over."""
         client = await self._connect(process)
+        self._askers.append(client)
         async with asyncio.TaskGroup() as group:
             for partition, key in _one_each(self.plan.partitions).items():
                 group.create_task(self._ask(client, partition, key))
@@ -438,6 +493,7 @@ class World:
     async def _judge(self, process: Process) -> None:
         """Ask every key, once nothing else is under way."""
         client = await self._connect(process)
+        self._askers.append(client)
         recorder = Recorder(client, self.history, process.name)
         places = dict.fromkeys(
             (call.method.partition(".")[0], call.key) for call in self.plan.calls
