@@ -59,16 +59,16 @@ def measure(handlers: int, partitions: int, repeats: int) -> dict[str, Any]:
     ones = []
     for number in range(repeats):
         begun = time.perf_counter()
-        effects = core.step(ProcessExited(nonces[number], 1.0), 1.0)
+        effects = core.step(ProcessExited(nonces[number], "", 1.0), 1.0)
         ones.append((time.perf_counter() - begun) * 1000)
         (call,) = [e.call for e in effects if isinstance(e, CallStore)]
         answer(core, call.operation, nonces)
     lost = nonces[repeats : repeats + handlers // 10]
     # While one call is under way the other deaths come in; the next plan has them all.
-    effects = core.step(ProcessExited(lost[0], 2.0), 2.0)
+    effects = core.step(ProcessExited(lost[0], "", 2.0), 2.0)
     (first,) = [e.call for e in effects if isinstance(e, CallStore)]
     for nonce in lost[1:]:
-        core.step(ProcessExited(nonce, 2.0), 2.0)
+        core.step(ProcessExited(nonce, "", 2.0), 2.0)
     begun = time.perf_counter()
     answer(core, first.operation, nonces)
     tenth = (time.perf_counter() - begun) * 1000

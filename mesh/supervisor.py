@@ -281,7 +281,7 @@ class Supervisor:
                 self._step(sv.PartitionsDropped(message.nonce, pairs))
             case Exited():
                 at = self._clock.now() - message.ago_ms / 1000
-                self._step(sv.ProcessExited(message.nonce, at))
+                self._step(sv.ProcessExited(message.nonce, message.handler, at))
             case WardenHere():
                 self._wardens[conn] = message
                 known = {"warden": message.id, "node": message.node, "pid": message.pid}

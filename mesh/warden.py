@@ -85,6 +85,8 @@ class Warden:
         self._loop = asyncio.get_running_loop()
         self._receiver = watch(self._on_watch, self._on_exit)
         self._links: dict[str, Connection] = {}
+        self._names: dict[bytes, str] = {}
+        """Of the handlers that the watched processes are, by nonce."""
         self._exits: dict[bytes, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -110,12 +112,17 @@ class Warden:
 
     def _on_watch(self, nonce: bytes, id_: str, pid: int) -> None:
         log.info("watching %s, pid %d", id_, pid)
+        self._names[nonce] = id_
 
     def _on_exit(self, nonce: bytes) -> None:
-        at = self._exits[nonce] = self._clock.now()
+        self._exits[nonce] = self._clock.now()
         for conn in self._links.values():
-            conn.send(Exited(nonce, (self._clock.now() - at) * 1000).frame())
+            conn.send(self._exited(nonce).frame())
             conn.flush()
+
+    def _exited(self, nonce: bytes) -> Exited:
+        ago_s = self._clock.now() - self._exits[nonce]
+        return Exited(nonce, self._names[nonce], ago_s * 1000)
 
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
         """See Receiver."""
@@ -142,6 +149,6 @@ class Warden:
                     here = WardenHere(self.id, self._node, process_id(), self._receiver.watching)
                     conn.send(here.frame())
                     # A supervisor that was away while someone died has to hear of it.
-                    for nonce, at in self._exits.items():
-                        conn.send(Exited(nonce, (self._clock.now() - at) * 1000).frame())
+                    for nonce in self._exits:
+                        conn.send(self._exited(nonce).frame())
             await asyncio.sleep(_RETRY_S)

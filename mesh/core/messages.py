@@ -234,9 +234,12 @@ class WardenHere(Message):
 
 @dataclass(frozen=True, slots=True)
 class Exited(Message):
-    """A warden's proof, of `ago_ms` before it was sent: that process executes nothing any more."""
+    """A warden's proof, of `ago_ms` before it was sent: that process of that handler executes nothing any
+    more.
+    """
 
     nonce: bytes
+    handler: str
     ago_ms: float
 
 

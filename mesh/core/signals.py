@@ -32,6 +32,7 @@ class ProcessExited:
     """A warden has the proof that it executes nothing any more, since `at`; its sockets may still be open."""
 
     nonce: bytes
+    handler: str
     at: float
 
 

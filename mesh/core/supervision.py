@@ -57,7 +57,8 @@ MAX_REASON = 500
 class _Operation:
     call: Takeover
     table: Table | None
-    changed: set[bytes]
+    changed: dict[bytes, None]
+    """Whose grants do; in an order that is the same in each run."""
     failovers: list[Failover]
     asks: dict[bytes, list[tuple[int, int]]]
     retry_at: float | None = None
@@ -97,7 +98,7 @@ class Supervision:
         self._starting: dict[str, float] = {}
         self._restart_delay: dict[str, float] = {}
         self._exited: set[bytes] = set()
-        self._exited_unnamed: set[bytes] = set()
+        self._exited_early: set[bytes] = set()
         self._numbers = 0
 
     def __repr__(self) -> str:
@@ -129,8 +130,8 @@ class Supervision:
                 effects = self._on_registered(register, now)
             case ConnectionLost(nonce):
                 effects = self._on_connection_lost(nonce, now)
-            case ProcessExited(nonce, at):
-                effects = self._on_exited(nonce, at, now)
+            case ProcessExited(nonce, id_, at):
+                effects = self._on_exited(nonce, id_, at, now)
             case GrantAdopted(nonce, version):
                 effects = self._on_adopted(nonce, version, now)
             case PartitionsReleased():
@@ -160,8 +161,8 @@ class Supervision:
         if r.nonce in self._exited:
             # The last words of a dead process, out of its socket's buffer. Its grant would be enrolled
             # anew, or be given partitions, and nobody would ever report its death again.
-            if r.nonce in self._exited_unnamed:
-                self._exited_unnamed.discard(r.nonce)
+            if r.nonce in self._exited_early:
+                self._exited_early.discard(r.nonce)
                 self._schedule_restart(r.id, now, died=True)
             return []
         member = self._members.get(r.nonce)
@@ -199,13 +200,19 @@ class Supervision:
                 member.first_sign = now
         return []
 
-    def _on_exited(self, nonce: bytes, at: float, now: float) -> list[Effect]:
+    def _on_exited(self, nonce: bytes, id_: str, at: float, now: float) -> list[Effect]:
         if nonce in self._exited:
             return []
         self._exited.add(nonce)
         member = self._members.get(nonce)
         if member is None:
-            self._exited_unnamed.add(nonce)
+            due = self._starting.get(id_)
+            if due is not None and at >= due - self.config.start_s:
+                # It is the process that this leader waits for, dead before it could register.
+                del self._starting[id_]
+                self._schedule_restart(id_, now, died=True)
+            else:
+                self._exited_early.add(nonce)
             return []
         member.connected = False
         member.proven_at = now
@@ -426,8 +433,8 @@ class Supervision:
             )
             for m in dead
         ]
-        moved = {*moves.receivers, *filter(None, moves.givers)}
-        changed = moved.union(m.row.nonce for m in joining)
+        moved = (*moves.receivers, *filter(None, moves.givers))
+        changed = dict.fromkeys((*moved, *(m.row.nonce for m in joining)))
         self._operation = _Operation(call, table, changed, failovers, asks)
         return CallStore(call)
 

@@ -314,7 +314,7 @@ class HostedMesh:
 
     def prove_exit(self, node: Node) -> None:
         """What a warden would report of that process."""
-        self.supervisor._step(signals.ProcessExited(node.nonce, self.clock.now()))
+        self.supervisor._step(signals.ProcessExited(node.nonce, node.settings.id, self.clock.now()))
 
     def is_taken_over(self, node: Node) -> bool:
         """That process is off the record, and who has its partitions was told."""

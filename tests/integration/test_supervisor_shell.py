@@ -120,7 +120,7 @@ async def test_the_exit_of_a_process_that_nobody_knows_changes_nothing(meshed):
     before = (await meshed.status())["table_version"]
     async with raw_peer(meshed.endpoint) as peer:
         peer.send_hello(role="warden")
-        peer.send(Exited(b"stranger", 0.0).frame())
+        peer.send(Exited(b"stranger", "h-9", 0.0).frame())
         peer.send(Ask(1, "status", []).frame())
         await peer.frame(Kind.CONTROL)
         assert isinstance(unpack_message(await peer.frame(Kind.CONTROL)), Answer)

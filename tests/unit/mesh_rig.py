@@ -184,7 +184,7 @@ class Mesh:
     def report(self, process: Process) -> None:
         """The proof of its exit."""
         assert not process.alive
-        self.step(sv.ProcessExited(process.nonce, self.now))
+        self.step(sv.ProcessExited(process.nonce, process.id, self.now))
 
     def receive(self, process: Process) -> None:
         """It takes the next message of the leader."""

@@ -23,7 +23,7 @@ ALL = [
     m.Stop(5),
     m.Goodbye((1 << 64) - 1),
     m.WardenHere("w-0", "node", 7, [N]),
-    m.Exited(N, 1.25),
+    m.Exited(N, "h-0", 1.25),
     m.Ask(1, "status", ["x", 1]),
     m.Answer(1, "", b"{}"),
 ]

@@ -128,7 +128,7 @@ def beat(mesh, nonce):
 def test_a_process_that_was_buried_and_beats_is_told_that_its_grant_is_over():
     mesh = up("a", "b")
     a = first(mesh, "a")
-    mesh.step(sv.ProcessExited(a.nonce, mesh.now))
+    mesh.step(sv.ProcessExited(a.nonce, a.id, mesh.now))
     mesh.answer_store()
     [effect] = beat(mesh, a.nonce)
     assert effect.grant.active is False

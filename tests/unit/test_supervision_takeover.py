@@ -210,7 +210,7 @@ def test_a_leader_whose_call_is_refused_does_nothing_more(status):
     [record] = mesh.leader.step(refused, mesh.now)
     assert record.kind == "leader_stopped" and record.fields["reason"] == status.value
     assert mesh.leader.step(sv.Tick(), mesh.now + 60) == []
-    assert mesh.leader.step(sv.ProcessExited(b"b.0", mesh.now), mesh.now) == []
+    assert mesh.leader.step(sv.ProcessExited(b"b.0", "b", mesh.now), mesh.now) == []
 
 
 def test_an_answer_to_an_earlier_call_is_ignored():
@@ -256,10 +256,40 @@ def test_a_process_that_dies_before_it_is_heard_of_is_replaced():
     mesh.answer_store()
     mesh.tick(1.0)
     stillborn = mesh.starting.popleft()
-    mesh.step(sv.ProcessExited(b"a.1", mesh.now))
+    mesh.step(sv.ProcessExited(b"a.1", "a", mesh.now))
     mesh.start(stillborn)
     assert mesh.leader._restart_at.keys() == {"a"}
     mesh.processes[b"a.1"].alive = False
+    mesh.settle()
+    mesh.check_at_rest()
+
+
+def test_a_process_that_dies_unregistered_is_replaced_before_its_start_is_overdue():
+    mesh = up("a", "b")
+    victim = first(mesh, "a")
+    mesh.kill(victim)
+    mesh.report(victim)
+    mesh.answer_store()
+    mesh.tick(1.0)
+    mesh.starting.popleft()
+    mesh.step(sv.ProcessExited(b"a.unheard", "a", mesh.now))
+    mesh.tick(1.0)
+    assert list(mesh.starting) == ["a"]
+    mesh.settle()
+    mesh.check_at_rest()
+
+
+def test_an_exit_from_before_a_start_does_not_stand_for_the_process_that_is_started():
+    mesh = up("a", "b")
+    victim = first(mesh, "a")
+    mesh.kill(victim)
+    mesh.report(victim)
+    mesh.answer_store()
+    before = mesh.now
+    mesh.tick(1.0)
+    mesh.step(sv.ProcessExited(b"a.older", "a", before))
+    mesh.tick(1.0)
+    assert list(mesh.starting) == ["a"], "the one start that is under way"
     mesh.settle()
     mesh.check_at_rest()
 
