@@ -10,6 +10,8 @@ from mesh.core.tenure import Effect
 from mesh.core.wire import Status
 from mesh.core.workings import Workings
 
+_OK, _FAILED = int(Status.OK), int(Status.ENTITY_ERROR)  # an enum's member takes 80 ns to look up
+
 
 class Commits:
     """Those of one handler.
@@ -74,6 +76,7 @@ class Commits:
             return False
         self._outbox.done(batch)
         answers = self._answers
+        done = failed = 0
         for entry, changes, verdict in zip(
             batch.entries, batch.changes, reply.verdicts, strict=True
         ):
@@ -83,12 +86,16 @@ class Commits:
                     if not isinstance(effect, Effect):
                         effect.acknowledged()
                         continue
-                    answers.done += effect.outcome.status == Status.OK
-                    answers.entity_errors += effect.outcome.status == Status.ENTITY_ERROR
-                    acknowledge(effect)
+                    status = acknowledge(effect)
+                    if status == _OK:
+                        done += 1
+                    elif status == _FAILED:
+                        failed += 1
                 continue
             if self._tenures.epochs[entry.partition] == entry.epoch:
                 self._ownership.lose(entry.partition)
             answers.give_up(changes, Status.NOT_READY if batch.clean else Status.MAYBE)
+        answers.done += done
+        answers.entity_errors += failed
         self._ownership.settle(now)
         return True

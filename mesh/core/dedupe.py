@@ -102,7 +102,10 @@ class Session:
     def write(self, counter: int, outcome: Outcome) -> tuple[dict[bytes, bytes], list[bytes]]:
         """See Records."""
         self.heard = now = self._retention.now
-        fields, deleted = self.due_drops()
+        fields: dict[bytes, bytes] = {}
+        deleted: list[bytes] = []
+        if len(self.dropped) >= DROPS_PER_WRITE:
+            fields, deleted = self.due_drops()
         digest, status, payload = outcome
         fields[OUTCOME_PREFIX + _ID.pack(self.number, counter)] = (
             _RECORD.pack(now, digest, status) + payload

@@ -161,14 +161,18 @@ def record_names(pending: Pending) -> tuple[bytes, ...]:
     return outcome_field(session, counter), watermark_field(session)
 
 
-def acknowledge(effect: Effect) -> None:
-    """The effect is on every in-sync node: record it, show it, answer everyone who waits for it."""
-    outcome = effect.outcome
+def acknowledge(effect: Effect) -> int:
+    """The effect is on every in-sync node: record it, show it, answer everyone who waits for it. Returns the
+    status of the answer.
+    """
+    outcome, slot = effect.outcome, effect.slot
     effect.records.finish(effect.counter, outcome)
-    effect.slot.pending -= 1
-    effect.slot.acknowledge(effect.after, effect.life)
+    slot.pending -= 1
+    slot.acknowledge(effect.after, effect.life)
+    _, status, payload = outcome
     for conn, counter in effect.waiters:
-        conn.send(pack_reply(counter, outcome.status, outcome.payload))
+        conn.send(pack_reply(counter, status, payload))
+    return status
 
 
 def _slot(tenure: Tenure, pending: Pending) -> Slot | None:

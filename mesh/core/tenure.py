@@ -147,7 +147,7 @@ class Pending:
         self.spec = spec
         self.method = method
         self.key = key
-        self.field = state_field(spec.name, key)
+        self.field = _state_prefix(spec.name) + key
         self.args = args
         self.kwargs = kwargs
         self.meta = meta
@@ -276,7 +276,12 @@ class Effect(Change):
         deleted: list[bytes],
         waiters: list[Waiter],
     ) -> None:
-        super().__init__(tenure.partition, tenure.epoch, fields, deleted)
+        # Not by way of Change: each command makes one.
+        self.partition = tenure.partition
+        self.epoch = tenure.epoch
+        self.fields = fields
+        self.deleted = deleted
+        self.size = sum(map(len, fields)) + sum(map(len, fields.values()))
         self.tenure = tenure
         self.slot = slot
         self.after = after
