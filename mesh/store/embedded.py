@@ -35,6 +35,7 @@ from mesh.store.folder import (
 from mesh.store.resp import connect, pack
 from mesh.store.server_config import node_config, sentinel_config
 
+_TILT_SHARE = 5
 _POLL_S = 0.01
 _LOCK_POLL_S = 0.05
 _LOCK_S = 1.0
@@ -61,7 +62,10 @@ class EmbeddedStore:
         partitions: number of its partitions; None for what the folder has on record.
         down_after_ms: silence after which a Sentinel takes a node for dead.
         failover_timeout_ms: after it a failover that did not come to an end is tried again.
-        tilt_ms: how long a Sentinel that was itself paused does nothing; None leaves 30 s.
+        tilt_ms: how long a Sentinel that was itself paused does nothing; None: five times `down_after_ms`.
+            A Sentinel promotes no replica whose link to the primary was down for more than ten times
+            that when it first takes the primary for dead, and never comes to another verdict: with the
+            30 s of Sentinel's own, a primary that dies in the first seconds of it stays without successor.
         start_timeout_s: for each step of the start.
         stop_timeout_s: after it a server that does not end is killed.
         binary: the server program; None finds one.
@@ -85,7 +89,7 @@ class EmbeddedStore:
         self._partitions = partitions
         self._down_after_ms = down_after_ms
         self._failover_timeout_ms = failover_timeout_ms
-        self._tilt_ms = tilt_ms
+        self._tilt_ms = _TILT_SHARE * down_after_ms if tilt_ms is None else tilt_ms
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._binary = binary
@@ -322,9 +326,10 @@ class EmbeddedStore:
                 return False
 
     async def _agrees(self, sentinel: int) -> bool:
-        commands = [pack("SENTINEL", "CKQUORUM", self._mesh)]
-        if self._tilt_ms is not None:
-            commands.append(pack("SENTINEL", "DEBUG", "tilt-period", self._tilt_ms))
+        commands = (
+            pack("SENTINEL", "CKQUORUM", self._mesh),
+            pack("SENTINEL", "DEBUG", "tilt-period", self._tilt_ms),  # no line of its configuration
+        )
         match await self._ask(self._state.sentinel_ports[sentinel], *commands):
             case [bytes() as said, *_]:
                 return b" %d usable" % SENTINELS in said

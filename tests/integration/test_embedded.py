@@ -152,6 +152,25 @@ async def test_after_a_failover_the_promoted_node_starts_as_the_primary(tmp_path
         assert await kept(store) == b"new"
 
 
+@pytest.mark.slow
+async def test_a_primary_that_dies_while_sentinels_judge_nothing_has_a_successor(tmp_path):
+    """They were paused, as by a machine that stood still; with their own 30 s of TILT none was ever found."""
+    async with EmbeddedStore(tmp_path, down_after_ms=500) as store:
+        first, *others = await store.nodes()
+        sentinels = [node.pid for node in others if node.role == "sentinel"]
+        for pid in sentinels:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(2.5)  # over 2 s of it are a TILT
+        for pid in sentinels:
+            os.kill(pid, signal.SIGCONT)
+        os.kill(first.pid, signal.SIGKILL)
+
+        async def promoted() -> bool:
+            return any(node.role == "primary" for node in await store.nodes())
+
+        await until(promoted)
+
+
 async def test_a_dead_node_comes_back_as_a_replica_that_is_not_promoted(tmp_path):
     async with embedded(tmp_path) as store:
         _, dead, *_ = await store.nodes()
