@@ -197,9 +197,6 @@ MUTANTS: dict[str, Mutant] = {
             "if true then\n    return life[3]",
         )
     ),
-    "a repetition is told again": mutant(
-        (LUA, "return { 'ok', set, 1, table.concat(verdicts), detail }", "return { 'revoked' }")
-    ),
     "two lanes reorder one partition": mutant(
         (
             "mesh.core.outbox:Outbox.next_batch",
@@ -247,6 +244,23 @@ MUTANTS: dict[str, Mutant] = {
             "mesh.core.tenure:Slot.readable",
             "if self.blob is self.acked or self.blob == self.acked:",
             "if True:",
+        )
+    ),
+    # --------------------------------------------------------------------------------------------- memory
+    "unacknowledged keys are not evicted": mutant(
+        ("mesh.core.cache:Cache._evict", "if slot.pending or ", "if ")
+    ),
+    "no old page over a newer write": mutant(
+        ("mesh.core.reading:Reading._read_ahead", "if not tenure.complete:", "if False:")
+    ),
+    "what memory has is newer than a page": mutant(
+        ("mesh.core.reading:Reading.adopt_page", "if name not in tenure.slots and not", "if not")
+    ),
+    "no late read over a newer write": mutant(
+        (
+            "mesh.core.reading:Reading.take_in",
+            "if not queue or queue[0] not in load.calls:",
+            "if not queue:",
         )
     ),
     # ------------------------------------------------------------------------------------- exactly one effect
@@ -352,30 +366,9 @@ MUTANTS: dict[str, Mutant] = {
     # -------------------------------------------------------------------------------------------- handover
     "settled before a release": mutant(_SETTLED),
     "settled before a release, and the epoch check": mutant(_SETTLED, _HELD),
-    "nothing is admitted on the way out": mutant(
-        (
-            "mesh.core.calls:Calls.on_request",
-            "tenure.release_token is not None or ",
-            "",
-        )
-    ),
     "a released epoch stays released": mutant(_RELEASED),
     "a grant is compared with the one before": mutant(_COMPARED),
     "a released epoch stays released, twice": mutant(_RELEASED, _COMPARED),
-    "only a release that was asked for": mutant(
-        (
-            "mesh.core.supervision:Supervision._on_released",
-            "== (event.nonce, epoch):\n                self._released[partition]",
-            "is not None:\n                self._released[partition]",
-        )
-    ),
-    "what is lost does not move": mutant(
-        (
-            "mesh.core.supervision:Supervision._moves",
-            "placed[partition] = table.owner(partition).handler.nonce",
-            "placed[partition] = min(owned)",
-        )
-    ),
     "a table gives nothing": mutant(
         (
             "mesh.node:Node._on_table",
@@ -408,26 +401,17 @@ MUTANTS: dict[str, Mutant] = {
             "pass",
         )
     ),
-    "a late refusal says nothing": mutant(
-        (
-            "mesh.core.calling:ClientCore.on_reply",
-            "elif status not in (_OK, _ENTITY_ERROR):",
-            "elif False:",
-        )
-    ),
-    "lowest unsettled id": mutant(
-        (
-            "mesh.core.unsettled:Unsettled.lowest",
-            "return order[0]",
-            "return order[-1]",
-        )
-    ),
     "no older table": mutant(
+        (
+            "mesh.client.aio:AsyncClient._on_table",
+            "if self._core.table is not None and",
+            "if False and",
+        ),
         (
             "mesh.core.calling:ClientCore.on_table",
             "if self.table is not None and table.version <= self.table.version:",
             "if False:",
-        )
+        ),
     ),
     "redirect, sent": mutant(
         ("mesh.core.calls:Calls._redirect", "if self.table is None:", "if True:")
@@ -461,7 +445,10 @@ MUTANTS: dict[str, Mutant] = {
         ),
     ),
     "poison limit": mutant(
-        ("mesh.core.calling:ClientCore._send", "if self._may_be_poison(call, nonce):", "if False:")
+        ("mesh.core.calling:ClientCore._send", "if self._may_be_poison(call, nonce):", "if False:"),
+        poison=True,
+        kinds=("kill", "pause", "starve", "pause replica", "chop"),
+        faults=4,
     ),
 }
 """What is taken out, or what is not asked for any more, by the mechanism's name (tests/MUTANTS.md)."""

@@ -23,6 +23,8 @@ What a world tells:
     checks.life_seen(at, who, life)
     checks.table_seen(at, who, (life, token, number), owners, epochs)  # owners: nonces, or None for a hole
     checks.grows(at, who, what, number)                        # anything else that may only grow
+    checks.adopted(at, who, partition, epoch)                  # a handler process takes a partition up
+    checks.redirected(at, who, partition, asked, named)        # a client that had named one epoch: to another
 
     # at the end
     checks.calls_ended(at, history, bound_s)
@@ -78,6 +80,7 @@ class Checks(CallChecks):
         self._opened: dict[str, tuple[int, int]] = {}
         self._grown: dict[tuple[str, str], Any] = {}
         self._tables: dict[tuple[int, int, int], Hashable] = {}
+        self._adopted: dict[tuple[str, int], int] = {}
         self._offsets: dict[tuple[Hashable, ...], int] = {}
 
     # -------------------------------------------------------------------------------------------- the store
@@ -268,6 +271,35 @@ class Checks(CallChecks):
                 at,
                 "a table version has one content",
                 f"{who} has table {_version(version)} with other owners than were seen under it before",
+            )
+
+    def adopted(self, at: float, who: str, partition: int, epoch: int) -> None:
+        """A handler process took a partition up; under each epoch at most once."""
+        before = self._adopted.get((who, partition), 0)
+        if epoch <= before:
+            self.violated(
+                at,
+                "what was given up is not taken up again",
+                f"{who} took up partition {partition} under {format_epoch(epoch)}, after "
+                f"{format_epoch(before)}",
+            )
+        self._adopted[who, partition] = epoch
+
+    def redirected(self, at: float, who: str, partition: int, asked: int, named: int) -> None:
+        """A client was sent elsewhere.
+
+        Args:
+            at: virtual time, in seconds.
+            who: the client.
+            asked: the epoch that its request had named.
+            named: that of the owner to whom it is sent.
+        """
+        if named < asked:
+            self.violated(
+                at,
+                "no redirect to a stale owner",
+                f"{who} asked for partition {partition} under {format_epoch(asked)}, and was sent to its "
+                f"owner under {format_epoch(named)}",
             )
 
     def grows(self, at: float, who: str, what: str, number: Any) -> None:

@@ -35,6 +35,7 @@ class Faults:
             "join": self._joins,
             "starve": self._starve,
             "drop": self._drop,
+            "give up": self._give_up,
             "slow": self._slow,
             "cut": self._cut,
             "cut one way": self._cut,
@@ -131,6 +132,19 @@ class Faults:
         for wire in list(network.wires):
             if {wire.forth.source.name, wire.forth.target.name} == ends:
                 network.reset(wire)
+
+    def _give_up(self, fault: Fault) -> None:
+        network = self._sim.network
+        network.slow(fault.who, fault.others, fault.amount)
+
+        def give_up() -> None:
+            network.slow(fault.who, fault.others, 0.0)
+            ends = {*fault.who, *fault.others}
+            for wire in list(network.wires):
+                if {wire.forth.source.name, wire.forth.target.name} == ends:
+                    network.give_up(wire, fault.who[0])
+
+        self._later(fault, give_up)
 
     def _slow(self, fault: Fault) -> None:
         slow = self._sim.network.slow

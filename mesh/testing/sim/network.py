@@ -134,6 +134,12 @@ class Network:
         """Break a connection."""
         wire.reset()
 
+    def give_up(self, wire: Wire, host: str) -> None:
+        """The end at that host takes a connection for broken: what it has sent still arrives, and this after
+        it.
+        """
+        wire.break_at(host)
+
     def between(self, one: str, other: str) -> Iterator[Wire]:
         """The connections between two processes, by name, oldest first."""
         for wire in self.wires:
@@ -307,6 +313,12 @@ class Wire:
                 end.be_reset()
         if self.near is None:
             self._fail(ConnectionResetError(104, "Connection reset by peer"))
+
+    def break_at(self, host: str) -> None:
+        """It is over for its end at that host."""
+        for end in (self.near, self.far):
+            if end is not None and end.process.host.name == host:
+                end.be_reset()
 
     def ended(self) -> None:
         """See Connected."""

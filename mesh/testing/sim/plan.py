@@ -17,6 +17,7 @@ KINDS = (
     "pause",
     "starve",
     "drop",
+    "give up",
     "slow",
     "cut",
     "cut one way",
@@ -94,6 +95,7 @@ class Plan:
         handlers, clients, replicas: how many there are.
         length_s: of the load; faults begin within it.
         cache_bytes: that handlers keep keys in.
+        poison_at: when somebody makes a call that kills whoever runs it (mesh.testing.sim.poison).
     """
 
     seed: int
@@ -105,6 +107,7 @@ class Plan:
     partitions: int = 16
     length_s: float = 1.0
     cache_bytes: int = ROOMY
+    poison_at: float | None = None
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}: {len(self.calls)} calls, {len(self.faults)} faults"]
@@ -123,6 +126,7 @@ def draw(
     length_s: float | None = None,
     partitions: int = 16,
     cache_bytes: int | None = None,
+    poison: bool = False,
 ) -> Plan:
     """A plan, drawn from a seed.
 
@@ -136,6 +140,8 @@ def draw(
         length_s: of the load; drawn too unless given, since what takes seconds happens in long ones only.
         partitions: of the mesh.
         cache_bytes: of each handler; in one of four seeds narrow, unless given.
+        poison: with a call that kills. To be had only where nothing of what a handler has sent is late or
+            lost: whether it took a call up its client could not know.
     """
     dice = Random(f"{seed}/plan")
     if length_s is None:
@@ -156,6 +162,7 @@ def draw(
         partitions=partitions,
         length_s=length_s,
         cache_bytes=cache_bytes,
+        poison_at=dice.random() * length_s if poison else None,
     )
 
 
@@ -296,6 +303,15 @@ def _drop(dice: Random, cast: _Cast) -> Fault:
     return Fault(cast.at(dice), "drop", (one,), (other,))
 
 
+def _give_up(dice: Random, cast: _Cast) -> Fault:
+    """One end takes its connections to the other for broken, and what it sent is late and still arrives."""
+    one, other = cast.pair(dice)
+    if dice.random() < 0.5 and one in cast.handlers and other in cast.clients:
+        one, other = other, one
+    by_s = 0.02 + dice.random() * 0.3
+    return Fault(cast.at(dice), "give up", (one,), (other,), cast.for_s(dice) / 8, by_s)
+
+
 def _slow(dice: Random, cast: _Cast) -> Fault:
     one, other = cast.pair(dice)
     by_s = 10 ** dice.uniform(-3, -0.5)
@@ -340,6 +356,7 @@ _DRAWN: dict[str, Callable[[Random, _Cast], Fault]] = {
     "pause": _pause,
     "starve": _starve,
     "drop": _drop,
+    "give up": _give_up,
     "slow": _slow,
     "cut": _cut,
     "cut one way": _cut_one_way,

@@ -14,12 +14,14 @@ import hiredis
 import msgpack
 
 from mesh.client.aio import AsyncClient
+from mesh.core.calling import Call
 from mesh.core.epochs import NOT_HELD, unpack_epochs
 from mesh.core.messages import Beat, Message
 from mesh.core.outbox import Batch
 from mesh.core.records import CommitReply, Verdict
 from mesh.core.signals import TellGrant
 from mesh.core.table import Table
+from mesh.core.wire import Redirect
 from mesh.node import Node
 from mesh.store.library import function
 from mesh.supervisor import Supervisor
@@ -140,6 +142,36 @@ def watch_tables(
         return result
 
     core.on_table = on_table
+
+
+def watch_redirects(
+    who: str, client: AsyncClient, checks: Checks, now: Callable[[], float]
+) -> None:
+    """Tell of each redirect that a client gets."""
+    core: Any = client._core
+    learn = core._learn
+
+    def on_redirect(redirect: Redirect, call: Call, at: float) -> None:
+        checks.redirected(now(), who, redirect.partition, call.epoch or 0, redirect.epoch)
+        learn(redirect, call, at)
+        checks.grows(
+            now(), who, f"route of {redirect.partition}", core.owner(redirect.partition).epoch
+        )
+
+    core._learn = on_redirect
+
+
+def watch_tenures(who: str, node: Node, checks: Checks, now: Callable[[], float]) -> None:
+    """Tell of each partition that a handler takes up."""
+    core: Any = node._core
+    tell = core.on_tenure
+
+    def on_tenure(what: str, partition: int, epoch: int) -> None:
+        if what == "adopted":
+            checks.adopted(now(), who, partition, epoch)
+        tell(what, partition, epoch)
+
+    core.on_tenure = on_tenure
 
 
 def watch_commits(

@@ -29,6 +29,7 @@ from typing import Any
 from mesh.client.aio import AsyncClient
 from mesh.client.inner import open_inner
 from mesh.client.stats import ClientStats
+from mesh.core.calling import MAX_DEATHS
 from mesh.core.handling_config import HandlingConfig
 from mesh.core.keyspace import key_bytes, partition_of
 from mesh.entities import Registry
@@ -45,10 +46,18 @@ from mesh.testing.sim.checks import Checks, Violation
 from mesh.testing.sim.faults import Faults
 from mesh.testing.sim.loop import Stuck, current
 from mesh.testing.sim.plan import Plan, PlannedCall, draw
+from mesh.testing.sim.poison import Poison, struck
 from mesh.testing.sim.process import Process
 from mesh.testing.sim.simulation import Simulation, Trace, quiet_collector
 from mesh.testing.sim.store.node import EMBEDDED, Disk, StoreNode
-from mesh.testing.sim.watching import StoreWatch, watch_commits, watch_supervisor, watch_tables
+from mesh.testing.sim.watching import (
+    StoreWatch,
+    watch_commits,
+    watch_redirects,
+    watch_supervisor,
+    watch_tables,
+    watch_tenures,
+)
 from mesh.testing.sim.witness import Witnesses
 from mesh.warden import Warden
 from mesh.wording import in_words
@@ -169,6 +178,8 @@ class World:
         self._left = 0
         self._answered: dict[int, float | None] = {}
         self._final: dict[tuple[str, bytes], Any] = {}
+        self._struck: list[int] = []
+        self._poisons = False
         self._askers: list[AsyncClient] = []
         network = self.sim.network
         names = [f"db-{i}" for i in range(1 + plan.replicas)]
@@ -208,6 +219,9 @@ class World:
         start = self.sim.now
         for fault in self.plan.faults:
             self._faults.schedule(fault, start)
+        if self.plan.poison_at is not None:
+            self._poisons = True
+            self.sim.spawn("poisoner", self._poison)
         await asyncio.sleep(self.plan.length_s * 1.1)
         self._faults.stop()
         stopped_at = self.sim.now
@@ -215,6 +229,7 @@ class World:
         bound = max((call.timeout for call in self.plan.calls), default=0.0) + _CALL_BOUND_S
         await self._until(lambda: not self._left, bound)
         await self._until(lambda: not prober.alive, _SETTLE_S)
+        await self._until(lambda: not self._poisons, _SETTLE_S)
         await self._until(lambda: self._is_ready, _READY_S)
         await self._until(lambda: not self._astray(), _SETTLE_S)
         if not self._is_ready:
@@ -237,6 +252,9 @@ class World:
         everybody = [*stats.values(), *(client.stats() for client in self._askers)]
         checks.counts_add_up(now, everybody, undisturbed=self._is_undisturbed)
         checks.owners_answer(now, stopped_at, _SETTLE_S, self._answered)
+        if len(self._struck) > MAX_DEATHS:
+            why = f"it has killed processes {self._struck}"
+            checks.violated(now, f"a call that killed {MAX_DEATHS} goes to no other", why)
         for line in self._astray():
             checks.violated(now, "every client learns who owns what", line)
         # Of keys on which nobody has repeated a call of his own: the search judges the others.
@@ -401,6 +419,8 @@ class World:
 
     async def _be_handler(self, started: asyncio.Future[None], process: Process) -> None:
         self.note(process.name, f"pid {process.pid} starts")
+        struck.set(self._struck)  # for its tasks
+        process.context.run(struck.set, self._struck)  # for what arrives
         settings = NodeSettings(
             MESH,
             process.name,
@@ -412,7 +432,7 @@ class World:
         )
         node = Node(
             settings,
-            Registry(ENTITIES),
+            Registry((*ENTITIES, Poison)),
             RedisStore(self.address, **_STORE_TIMES),
             process.clock,
             partial(open_inner, token="", mesh=MESH),
@@ -421,6 +441,7 @@ class World:
         self.nodes[process.name] = node
         who = f"{process.name} pid {process.pid}"
         watch_tables(who, node, self.checks, lambda: self.sim.now)
+        watch_tenures(who, node, self.checks, lambda: self.sim.now)
         watch_commits(who, node, self.checks, lambda: self.sim.now, self._members)
         await node.start()
         if not started.done():
@@ -465,6 +486,7 @@ class World:
         client = AsyncClient((self._endpoint,), mesh=MESH)
         client._clock = process.clock
         watch_tables(process.name, client, self.checks, lambda: self.sim.now)
+        watch_redirects(process.name, client, self.checks, lambda: self.sim.now)
         await client.start(_UP_S)
         return client
 
@@ -481,6 +503,15 @@ class World:
                     )
         finally:
             self._left -= 1
+
+    async def _poison(self, process: Process) -> None:
+        """Make the call that kills."""
+        client = await self._connect(process)
+        assert self.plan.poison_at is not None
+        await asyncio.sleep(self.plan.poison_at)
+        with contextlib.suppress(MeshError):
+            await client.call("Poison.strike", "p", timeout=_SETTLE_S)
+        self._poisons = False
 
     async def _probe(self, process: Process) -> None:
         """Ask every partition, as soon as faults are over."""
