@@ -1,6 +1,6 @@
 """The real code with one mechanism taken out, in this process, and back in afterwards.
 
-    with MUTANTS["grant check"].applied():
+    with MUTANTS["poison limit"].applied():
         ...                                   # every mesh that is simulated here lacks it
 
 A mutant is a few replacements of text: in the source of a function, which is compiled anew and put in the
@@ -21,6 +21,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from mesh.store import library
+from mesh.testing.sim.plan import NARROW
 
 LUA = "the function library"
 
@@ -185,18 +186,8 @@ _LEADER_WAITS = (
 
 MUTANTS: dict[str, Mutant] = {
     # -------------------------------------------------------------------------------------------- commits
-    "grant check: epoch": mutant(_HELD),
-    "grant check: revoked": mutant(_ACTIVE),
     "grant check: epoch and revoked": mutant(_HELD, _ACTIVE),
     "sequence check: again": mutant((LUA, "if seq <= last then", "if false then")),
-    "sequence check: gap": mutant((LUA, "if seq > last + 1 then", "if false then")),
-    "life check": mutant(
-        (
-            LUA,
-            "if life[1] == run_id() and tonumber(life[2]) == number then\n    return life[3]",
-            "if true then\n    return life[3]",
-        )
-    ),
     "two lanes reorder one partition": mutant(
         (
             "mesh.core.outbox:Outbox.next_batch",
@@ -251,7 +242,10 @@ MUTANTS: dict[str, Mutant] = {
         ("mesh.core.cache:Cache._evict", "if slot.pending or ", "if ")
     ),
     "no old page over a newer write": mutant(
-        ("mesh.core.reading:Reading._read_ahead", "if not tenure.complete:", "if False:")
+        ("mesh.core.reading:Reading._read_ahead", "if not tenure.complete:", "if False:"),
+        kinds=("kill", "slow"),
+        cache_bytes=NARROW,
+        faults=20,
     ),
     "what memory has is newer than a page": mutant(
         ("mesh.core.reading:Reading.adopt_page", "if name not in tenure.slots and not", "if not")
@@ -261,7 +255,10 @@ MUTANTS: dict[str, Mutant] = {
             "mesh.core.reading:Reading.take_in",
             "if not queue or queue[0] not in load.calls:",
             "if not queue:",
-        )
+        ),
+        kinds=("kill", "slow"),
+        cache_bytes=NARROW,
+        faults=20,
     ),
     # ------------------------------------------------------------------------------------- exactly one effect
     "outcome record: asked": mutant(("mesh.core.execution:step", "if seen is _NEW:", "if True:")),
@@ -281,17 +278,12 @@ MUTANTS: dict[str, Mutant] = {
         ),
     ),
     "copies of a running call join it": mutant(
-        ("mesh.core.dedupe:Session.check", "if running is not None:", "if False:")
+        ("mesh.core.dedupe:Session.check", "if running is not None:", "if False:"),
+        kinds=("give up", "drop", "pause replica", "slow"),
     ),
     "settled ids are refused": mutant(
-        ("mesh.core.dedupe:Session.check", "if counter < self.watermark:", "if False:")
-    ),
-    "watermark with the drop": mutant(
-        (
-            "mesh.core.dedupe:Session.due_drops",
-            "return {watermark_field(self.number): mark}, deleted",
-            "return {}, deleted",
-        )
+        ("mesh.core.dedupe:Session.check", "if counter < self.watermark:", "if False:"),
+        kinds=("give up", "slow"),
     ),
     "a caller's key stands for the call": mutant(
         ("mesh.core.execution:step", "if own:\n        records: ", "if False:\n        records: ")
@@ -334,7 +326,6 @@ MUTANTS: dict[str, Mutant] = {
         _SWEEP_HELD,
         _SCAN_HELD,
     ),
-    "loading under the grant": mutant(_LOAD_HELD, _SWEEP_HELD, _SCAN_HELD),
     "an operation is known again": mutant(
         (
             LUA,
@@ -354,7 +345,10 @@ MUTANTS: dict[str, Mutant] = {
             "mesh.core.supervision:Supervision._on_registered",
             "if r.nonce in self._exited:",
             "if False:",
-        )
+        ),
+        kinds=("kill", "slow"),
+        faults=30,
+        length_s=2.0,
     ),
     "all of a dead process's partitions move": mutant(
         (
@@ -364,25 +358,8 @@ MUTANTS: dict[str, Mutant] = {
         )
     ),
     # -------------------------------------------------------------------------------------------- handover
-    "settled before a release": mutant(_SETTLED),
     "settled before a release, and the epoch check": mutant(_SETTLED, _HELD),
-    "a released epoch stays released": mutant(_RELEASED),
-    "a grant is compared with the one before": mutant(_COMPARED),
     "a released epoch stays released, twice": mutant(_RELEASED, _COMPARED),
-    "a table gives nothing": mutant(
-        (
-            "mesh.node:Node._on_table",
-            "self._core.on_table(Table.decode(body), now)",
-            (
-                "table = Table.decode(body)\n"
-                "        self._core.on_table(table, now)\n"
-                "        version = table.version\n"
-                "        if table.row(self.nonce) is not None:\n"
-                "            self._core.on_grant(Grant(version.token, self.nonce, version.life,\n"
-                "                self._core.grant.version, True, table.epochs_of(self.nonce)), now)"
-            ),
-        )
-    ),
     # ---------------------------------------------------------------------------------------------- clients
     "unknown after a broken attempt": mutant(
         ("mesh.core.calling:ClientCore.on_down", "call.maybe = True", "pass")
@@ -392,13 +369,6 @@ MUTANTS: dict[str, Mutant] = {
             "mesh.core.calling:ClientCore._too_late",
             "if call.maybe or call.conn is not None:",
             "if call.maybe:",
-        )
-    ),
-    "MAYBE is remembered": mutant(
-        (
-            "mesh.core.calling:ClientCore.on_reply",
-            "call.maybe = call.maybe or status == Status.MAYBE",
-            "pass",
         )
     ),
     "no older table": mutant(
@@ -412,16 +382,6 @@ MUTANTS: dict[str, Mutant] = {
             "if self.table is not None and table.version <= self.table.version:",
             "if False:",
         ),
-    ),
-    "redirect, sent": mutant(
-        ("mesh.core.calls:Calls._redirect", "if self.table is None:", "if True:")
-    ),
-    "redirect, followed": mutant(
-        (
-            "mesh.core.calling:ClientCore._learn",
-            "if known is not None and redirect.epoch <= known.epoch:",
-            "if True:",
-        )
     ),
     "redirect to a stale owner, sent": mutant(
         (
@@ -452,3 +412,61 @@ MUTANTS: dict[str, Mutant] = {
     ),
 }
 """What is taken out, or what is not asked for any more, by the mechanism's name (tests/MUTANTS.md)."""
+
+COVERED: dict[str, Mutant] = {
+    "grant check: epoch": mutant(_HELD),
+    "grant check: revoked": mutant(_ACTIVE),
+    "sequence check: gap": mutant((LUA, "if seq > last + 1 then", "if false then")),
+    "life check": mutant(
+        (
+            LUA,
+            "if life[1] == run_id() and tonumber(life[2]) == number then\n    return life[3]",
+            "if true then\n    return life[3]",
+        )
+    ),
+    "watermark with the drop": mutant(
+        (
+            "mesh.core.dedupe:Session.due_drops",
+            "return {watermark_field(self.number): mark}, deleted",
+            "return {}, deleted",
+        )
+    ),
+    "loading under the grant": mutant(_LOAD_HELD, _SWEEP_HELD, _SCAN_HELD),
+    "settled before a release": mutant(_SETTLED),
+    "a released epoch stays released": mutant(_RELEASED),
+    "a grant is compared with the one before": mutant(_COMPARED),
+    "a table gives nothing": mutant(
+        (
+            "mesh.node:Node._on_table",
+            "self._core.on_table(Table.decode(body), now)",
+            (
+                "table = Table.decode(body)\n"
+                "        self._core.on_table(table, now)\n"
+                "        version = table.version\n"
+                "        if table.row(self.nonce) is not None:\n"
+                "            self._core.on_grant(Grant(version.token, self.nonce, version.life,\n"
+                "                self._core.grant.version, True, table.epochs_of(self.nonce)), now)"
+            ),
+        )
+    ),
+    "MAYBE is remembered": mutant(
+        (
+            "mesh.core.calling:ClientCore.on_reply",
+            "call.maybe = call.maybe or status == Status.MAYBE",
+            "pass",
+        )
+    ),
+    "redirect, sent": mutant(
+        ("mesh.core.calls:Calls._redirect", "if self.table is None:", "if True:")
+    ),
+    "redirect, followed": mutant(
+        (
+            "mesh.core.calling:ClientCore._learn",
+            "if known is not None and redirect.epoch <= known.epoch:",
+            "if True:",
+        )
+    ),
+}
+"""What no seed finds: something else covers for it, or nothing that is simulated yet comes to it
+(tests/MUTANTS.md says what).
+"""
