@@ -66,7 +66,7 @@ class Network:
         self.hosts: dict[str, Host] = {}
         self._delay_s = delay_s
         self._jitter_s = jitter_s
-        self._random = dice.random
+        self.random = dice.random
         self.blocked: set[tuple[str, str]] = set()
         self._slow: dict[tuple[str, str], float] = {}
         loop.network = self
@@ -157,10 +157,10 @@ class Network:
     def delay_s(self, source: Host, target: Host) -> float:
         """See Medium."""
         if source is target:
-            return 20e-6 + self._random() * 20e-6
-        delay = self._delay_s + self._random() * self._jitter_s
+            return 20e-6 + self.random() * 20e-6
+        delay = self._delay_s + self.random() * self._jitter_s
         if self._slow:
-            delay += self.dice.random() * self._slow.get((source.name, target.name), 0.0)
+            delay += self.random() * self._slow.get((source.name, target.name), 0.0)
         return delay
 
     def blocks(self, source: Host, target: Host) -> bool:

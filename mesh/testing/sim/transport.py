@@ -33,6 +33,8 @@ class Medium(Protocol):
 
     loop: SimLoop
     dice: Random
+    random: Callable[[], float]
+    """The dice's, asked for each packet."""
     chop: float
     digest: int
     blocked: set[tuple[str, str]]
@@ -71,18 +73,20 @@ class Pipe:
     Attributes:
         load: bytes that are under way, or wait for the receiving process.
         on_room: called when a full pipe has room again.
+        receiver: gets what arrives.
     """
 
     __slots__ = (
         "_arrive_at",
         "_arriver",
+        "_loop",
         "_medium",
         "_packets",
-        "_receiver",
         "_written_at",
         "ended",
         "load",
         "on_room",
+        "receiver",
         "source",
         "target",
     )
@@ -96,7 +100,8 @@ class Pipe:
         self.ended = False
         self.on_room: Callable[[], None] | None = None
         self._medium = medium
-        self._receiver = receiver
+        self._loop = medium.loop
+        self.receiver = receiver
         self._packets: deque[_Packet] = deque()
         self._arrive_at = 0.0
         self._written_at = -1.0
@@ -107,17 +112,17 @@ class Pipe:
         if self.ended:
             return
         medium = self._medium
-        loop = medium.loop
+        loop = self._loop
         now = loop.virtual
-        packets = self._packets
         if kind == DATA:
             self.load += len(data)
-            if self._written_at == now and packets and packets[-1].kind == DATA:
-                last = packets[-1]
-                if last.more is None:
-                    last.more = [last.data]
-                last.more.append(data)
-                return
+            if self._written_at == now and self._packets:
+                last = self._packets[-1]
+                if last.kind == DATA:
+                    if last.more is None:
+                        last.more = [last.data]
+                    last.more.append(data)
+                    return
             self._written_at = now
         elif kind >= FIN:
             self.ended = True
@@ -125,27 +130,28 @@ class Pipe:
         if at < self._arrive_at:
             at = self._arrive_at
         self._arrive_at = at
-        packets.append(_Packet(at, kind, data))
+        self._packets.append(_Packet(at, kind, data))
         loop.kernel_at(at, self._arriver)
 
     def arrive(self) -> None:
         """Let in what is due by now, in order."""
         packets, medium = self._packets, self._medium
-        now = medium.loop.virtual
+        now = self._loop.virtual
         while packets and packets[0].at <= now:
             if medium.blocked and medium.blocks(self.source, self.target):
                 return
             packet = packets.popleft()
+            kind = packet.kind
             data = packet.data if packet.more is None else b"".join(packet.more)
-            medium.digest = crc32(data, medium.digest ^ packet.kind)
-            if packet.kind == DATA and medium.dice.random() < medium.chop and len(data) > 1:
+            medium.digest = crc32(data, medium.digest ^ kind)
+            if kind == DATA and medium.random() < medium.chop and len(data) > 1:
                 cut = medium.dice.randrange(1, len(data))
                 rest = _Packet(now + medium.delay_s(self.source, self.target), DATA, data[cut:])
                 packets.appendleft(rest)
-                medium.loop.kernel_at(rest.at, self._arriver)
-                self._receiver(DATA, data[:cut])
+                self._loop.kernel_at(rest.at, self._arriver)
+                self.receiver(DATA, data[:cut])
                 return
-            self._receiver(packet.kind, data)
+            self.receiver(kind, data)
 
     def let_through(self, after_s: float) -> None:
         """The way is free again: the sender's TCP notices some time later."""
@@ -236,8 +242,8 @@ class SimTransport(asyncio.Transport):
         self._loop = process.loop
         self._context = process.context.copy()
         self._protocol: Any = None
-        self._out: Pipe = cast("Pipe", None)
-        self._in: Pipe = cast("Pipe", None)
+        self._out: Pipe
+        self._in: Pipe
         self._buffer: deque[bytes] = deque()
         self._buffered = 0
         self._high, self._low = 64 * 1024, 16 * 1024
@@ -259,6 +265,7 @@ class SimTransport(asyncio.Transport):
         """Give it its two pipes."""
         self._out, self._in = out, in_
         out.on_room = self._on_room
+        in_.receiver = self.receive
 
     def step(self, callback: Callable[..., None], *args: object) -> None:
         """Have its process take a step for it."""

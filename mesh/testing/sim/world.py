@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -79,8 +78,6 @@ _BEATEN_S = 2.0
 """In which every handler beats once more."""
 _PATIENT_S = 5.0
 _POLL_S = 0.01
-_COLLECT_EVERY = 32
-"""Runs; each leaves some 50,000 objects that refer to each other."""
 _STORE_TIMES = {"wait_timeout_s": 0.2, "call_timeout_s": 2.0, "connect_timeout_s": 1.0}
 
 
@@ -128,25 +125,18 @@ def simulate(seed_or_plan: int | Plan, **drawn: Any) -> Result:
         drawn: what the plan of a seed is to have; see mesh.testing.sim.plan.draw.
     """
     plan = draw(seed_or_plan, **drawn) if isinstance(seed_or_plan, int) else seed_or_plan
-    return World(plan).run()
+    with quiet_collector():
+        return World(plan).run()
 
 
 def sweep(seeds: Iterable[int], **drawn: Any) -> Iterator[Result]:
-    """Run one seed after the other; faster than `simulate` for each, as garbage is collected seldom.
+    """Run one seed after the other.
 
     Args:
         seeds: of each run.
         drawn: what their plans are to have; see mesh.testing.sim.plan.draw.
     """
-    with quiet_collector():
-        gc.freeze()
-        try:
-            for number, seed in enumerate(seeds, start=1):
-                yield simulate(seed, **drawn)
-                if number % _COLLECT_EVERY == 0:
-                    gc.collect()
-        finally:
-            gc.unfreeze()
+    return (simulate(seed, **drawn) for seed in seeds)
 
 
 class World:
@@ -193,7 +183,7 @@ class World:
     def run(self) -> Result:
         """From the beginning to the end."""
         sim, checks = self.sim, self.checks
-        with quiet_collector(), _logged(self.note), sim:
+        with _logged(self.note), sim:
             try:
                 sim.run(self._run())
             except (Stuck, SetupError, TimeoutError) as error:
