@@ -346,7 +346,7 @@ MUTANTS: dict[str, Mutant] = {
             "if r.nonce in self._exited:",
             "if False:",
         ),
-        kinds=("kill", "slow"),
+        kinds=("kill", "last words"),
         faults=30,
         length_s=2.0,
     ),
