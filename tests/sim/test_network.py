@@ -264,6 +264,23 @@ def test_a_reset_breaks_both_ends_and_loses_what_is_under_way(sim: Simulation) -
     sim.run(main())
 
 
+def test_a_connection_given_up_at_one_end_still_brings_the_other_what_was_under_way(
+    sim: Simulation,
+) -> None:
+    """The news that it is over comes behind it."""
+
+    def leave(transport: Any) -> None:
+        sim.network.slow(("client",), ("server",), 0.3)
+        transport.write(b"late")
+        for wire in list(sim.network.wires):
+            sim.network.give_up(wire, "client")
+
+    _, _, far, near = pair(sim, leave)
+    sim.run(asyncio.sleep(1.0))
+    assert far.all == b"late" and len(far.lost) == 1
+    assert len(near.lost) == 1
+
+
 def test_who_does_not_read_fills_the_kernels_and_then_its_peers_buffer(sim: Simulation) -> None:
     async def main() -> None:
         server, client, served, called = pair(sim)
