@@ -21,7 +21,6 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from mesh.store import library
-from mesh.testing.sim.plan import NARROW
 
 LUA = "the function library"
 
@@ -241,24 +240,8 @@ MUTANTS: dict[str, Mutant] = {
     "unacknowledged keys are not evicted": mutant(
         ("mesh.core.cache:Cache._evict", "if slot.pending or ", "if ")
     ),
-    "no old page over a newer write": mutant(
-        ("mesh.core.reading:Reading._read_ahead", "if not tenure.complete:", "if False:"),
-        kinds=("kill", "slow"),
-        cache_bytes=NARROW,
-        faults=20,
-    ),
     "what memory has is newer than a page": mutant(
         ("mesh.core.reading:Reading.adopt_page", "if name not in tenure.slots and not", "if not")
-    ),
-    "no late read over a newer write": mutant(
-        (
-            "mesh.core.reading:Reading.take_in",
-            "if not queue or queue[0] not in load.calls:",
-            "if not queue:",
-        ),
-        kinds=("kill", "slow"),
-        cache_bytes=NARROW,
-        faults=20,
     ),
     # ------------------------------------------------------------------------------------- exactly one effect
     "outcome record: asked": mutant(("mesh.core.execution:step", "if seen is _NEW:", "if True:")),
@@ -465,6 +448,16 @@ COVERED: dict[str, Mutant] = {
             "if known is not None and redirect.epoch <= known.epoch:",
             "if True:",
         )
+    ),
+    "no old page over a newer write": mutant(
+        ("mesh.core.reading:Reading._read_ahead", "if not tenure.complete:", "if False:"),
+    ),
+    "no late read over a newer write": mutant(
+        (
+            "mesh.core.reading:Reading.take_in",
+            "if not queue or queue[0] not in load.calls:",
+            "if not queue:",
+        ),
     ),
 }
 """What no seed finds: something else covers for it, or nothing that is simulated yet comes to it
