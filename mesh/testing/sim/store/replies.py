@@ -6,7 +6,7 @@ error an `Fault`. Whatever is encoded already (a function's reply) is `Encoded`.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 class Status(bytes):
@@ -35,21 +35,25 @@ SYNTAX = "ERR syntax error"
 
 def encode(reply: Reply) -> bytes:
     """One reply in RESP 2."""
-    match reply:
-        case Encoded():
-            return bytes(reply)
-        case Status():
-            return b"+%b\r\n" % bytes(reply)
-        case bytes():
-            return b"$%d\r\n%b\r\n" % (len(reply), reply)
-        case int():
-            return b":%d\r\n" % reply
-        case None:
-            return b"$-1\r\n"
-        case Fault():
-            text = str(reply).replace("\r", " ").replace("\n", " ")
-            return b"-%b\r\n" % text.encode(errors="surrogateescape")
-    return b"*%d\r\n%b" % (len(reply), b"".join(map(encode, reply)))
+    said: Any = reply
+    kind = type(said)  # not `match`, which takes three times as long
+    if kind is bytes:
+        return b"$%d\r\n%b\r\n" % (len(said), said)
+    if kind is int:
+        return b":%d\r\n" % said
+    if kind is list:
+        return b"*%d\r\n%b" % (len(said), b"".join(map(encode, said)))
+    if said is None:
+        return b"$-1\r\n"
+    if isinstance(said, Encoded):
+        return bytes(said)
+    if isinstance(said, Status):
+        return b"+%b\r\n" % bytes(said)
+    if isinstance(said, bool):
+        return b":%d\r\n" % said
+    assert isinstance(said, Fault), said
+    text = str(said).replace("\r", " ").replace("\n", " ")
+    return b"-%b\r\n" % text.encode(errors="surrogateescape")
 
 
 def integer(argument: bytes) -> int:
