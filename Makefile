@@ -94,8 +94,8 @@ test-slow: install ## Only what is marked slow
 	done
 
 .PHONY: soak
-soak: install ## Hours of random schedules (the hypothesis profile `soak`)
-	@HYPOTHESIS_PROFILE=soak; export HYPOTHESIS_PROFILE; \
+soak: install ## Hours of random schedules: hypothesis' profile `soak`, 50,000 simulated meshes (SIM_SEEDS=... for others)
+	@HYPOTHESIS_PROFILE=soak; SIM_SEEDS=$${SIM_SEEDS:-50000}; export HYPOTHESIS_PROFILE SIM_SEEDS; \
 	    $(call run-tests,tests/property tests/scenarios tests/sim,--timeout 0)
 
 .PHONY: cover
