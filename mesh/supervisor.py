@@ -122,6 +122,8 @@ class Supervisor:
         self._core: Supervision | None = None
         self._sync_set = InSyncSet(0, frozenset())
         self._early: list[sv.Event] = []
+        self._links: dict[bytes, Connection] = {}
+        """The newest connection of each handler process; it may not have registered yet."""
         self._handlers: dict[bytes, Connection] = {}
         self._wardens: dict[Connection, WardenHere] = {}
         self._beats: dict[bytes, Beat] = {}
@@ -234,6 +236,13 @@ class Supervisor:
     def on_hello(self, conn: Connection, hello: Hello) -> Message:
         """See Service."""
         s = self.settings
+        if conn.role == "handler":
+            earlier = self._links.get(conn.tag)
+            if earlier is not None:
+                # Its process has given it up. What is still under way on it, were it read behind the new
+                # one's words, would take us back to a connection on which nobody listens.
+                earlier.abort()
+            self._links[conn.tag] = conn
         return Welcome(s.mesh, "supervisor", s.id, self._nonce, s.partitions)
 
     def on_ready(self, conn: Connection) -> None:
@@ -256,6 +265,8 @@ class Supervisor:
             self._record(
                 "warden_lost", {"warden": warden.id, "node": warden.node, "reason": reason}
             )
+        if self._links.get(conn.tag) is conn:
+            del self._links[conn.tag]
         if conn.role == "handler" and self._handlers.get(conn.tag) is conn:
             del self._handlers[conn.tag]
             self._step(sv.ConnectionLost(conn.tag))
