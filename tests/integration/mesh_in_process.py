@@ -103,7 +103,9 @@ class InProcess(HostedMesh):
 
     async def until_pending(self, count: int = 1) -> None:
         """Wait until that many calls wait in the handlers for their commit."""
-        await self.until(lambda: sum(n._core._answers.pending for n in self.nodes.values()) >= count)
+        await self.until(
+            lambda: sum(n._core._answers.pending for n in self.nodes.values()) >= count
+        )
 
 
 def keys(prefix: str) -> Any:

@@ -243,7 +243,9 @@ def test_a_blocking_callers_deadline_follows_the_clock() -> None:
         for link in m._hosted.server.links:
             m._hosted.server.pause(link)
         waiting = client.submit(Account.deposit, "alice", 1, timeout=60)
-        m._run(m._hosted.until(lambda: any(n._core._answers.pending for n in m._hosted.nodes.values())))
+        m._run(
+            m._hosted.until(lambda: any(n._core._answers.pending for n in m._hosted.nodes.values()))
+        )
         m.clock.advance(60)
         with pytest.raises(mesh.OutcomeUnknown):
             waiting.result(5)
