@@ -1,8 +1,8 @@
 """No seed breaks a promise: whole meshes of the real code under ten faults and 200 calls each.
 
-SIM_SEEDS sets how many meshes are run (500, some 90 s of CPU), SIM_FIRST_SEED which is the first; `make soak`
-runs 50,000. All cores take chunks of them. Of a failing seed the plan is shown, what shrinking left of it, and the
-command that replays it.
+SIM_SEEDS sets how many meshes are run (1,000), SIM_FIRST_SEED which is the first; `make soak` runs 50,000. All
+cores take chunks of them. Of a failing seed the plan is shown, what shrinking left of it, and the command
+that replays it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mesh.testing.sim.plan import Plan, draw
 from mesh.testing.sim.shrink import shrink
 from mesh.testing.sim.world import Result, simulate, sweep
 
-SEEDS = int(os.environ.get("SIM_SEEDS", "500"))
+SEEDS = int(os.environ.get("SIM_SEEDS", "1000"))
 FIRST = int(os.environ.get("SIM_FIRST_SEED", "0"))
 CHUNK = 20
 MOST_SHOWN = 3
