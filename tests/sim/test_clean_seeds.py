@@ -1,7 +1,7 @@
 """No seed breaks a promise: whole meshes of the real code under ten faults and 200 calls each.
 
-SIM_SEEDS sets how many meshes are run (1,000), SIM_FIRST_SEED which is the first; `make soak` runs 50,000. All
-cores take chunks of them. Of a failing seed the plan is shown, what shrinking left of it, and the command
+SIM_SEEDS sets how many meshes are run (1,000), SIM_FIRST_SEED which is the first; `make soak` runs 50,000.
+All cores take chunks of them. Of a failing seed the plan is shown, what shrinking left of it, and the command
 that replays it.
 """
 
