@@ -22,6 +22,8 @@ from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = Path(__file__).resolve().parent / "worker.py"
+HANDLERS = min(4, os.cpu_count() or 4)
+"""One a core: more of them only make batches smaller."""
 
 
 class Worker:
@@ -81,7 +83,7 @@ class Arena:
         cls,
         contenders: list[str],
         *,
-        handlers: int = 4,
+        handlers: int = HANDLERS,
         partitions: int = 256,
         keys: int = 10_000,
         against: str | None = None,

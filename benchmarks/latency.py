@@ -7,12 +7,11 @@ counts from then (no coordinated omission). Beside it redis-py straight to the s
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arena import Arena, conclude
+from benchmarks.arena import HANDLERS, Arena, conclude
 
 GOAL = 1.5
 SHARES = ("p50", "p90", "p99", "p99.9", "p100")
@@ -79,10 +78,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="of one run (default: 4)")
     parser.add_argument("--rates", type=int, nargs="*", default=[500, 2000, 5000])
     parser.add_argument(
-        "--handlers",
-        type=int,
-        default=min(4, os.cpu_count() or 4),
-        help="processes (default: one a core, 4 at most)",
+        "--handlers", type=int, default=HANDLERS, help="processes (default: one a core, 4 at most)"
     )
     parser.add_argument("--contenders", nargs="*", default=["store"], help="beside this mesh")
     parser.add_argument(

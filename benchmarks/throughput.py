@@ -8,12 +8,11 @@ Ray actors; a Ray Serve handle. Each runs alone, in turn.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arena import Arena, conclude
+from benchmarks.arena import HANDLERS, Arena, conclude
 
 GOALS = {
     ("writes", 128): {"store": 4.0, "serve": 60.0, "actor": 30.0},
@@ -91,10 +90,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="of one run (default: 3)")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 16, 128, 512])
     parser.add_argument(
-        "--handlers",
-        type=int,
-        default=min(4, os.cpu_count() or 4),
-        help="processes (default: one a core, 4 at most)",
+        "--handlers", type=int, default=HANDLERS, help="processes (default: one a core, 4 at most)"
     )
     parser.add_argument("--partitions", type=int, default=256)
     parser.add_argument("--keys", type=int, default=10_000)

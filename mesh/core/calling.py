@@ -281,10 +281,18 @@ class ClientCore:
 
     def owner(self, partition: int) -> Owner | None:
         """Who owns the partition, as far as this client knows."""
-        override = self._overrides.get(partition)
+        route = self._route(partition)
+        return None if route is None else Owner(*route)
+
+    def _route(self, partition: int) -> tuple[HandlerRow, int] | None:
+        """The same as a plain tuple: making an Owner takes 0.4 µs, and each call comes by here."""
+        override = self._overrides.get(partition) if self._overrides else None
         if override is not None:
             return override
-        return None if self.table is None else self.table.owner(partition)
+        table = self.table
+        if table is None:
+            return None
+        return table.handlers[table.owners[partition]], table.epochs[partition]
 
     def _learn(self, redirect: Redirect, call: Call, now: float) -> None:
         known = self.owner(redirect.partition)
@@ -322,15 +330,11 @@ class ClientCore:
 
     def _send(self, call: Call, now: float) -> None:
         partition = call.partition
-        table = self.table
-        override = self._overrides.get(partition) if self._overrides else None
-        if override is not None:
-            row, epoch = override
-        elif table is not None:
-            row, epoch = table.handlers[table.owners[partition]], table.epochs[partition]
-        else:
+        route = self._route(partition)
+        if route is None:
             self._parked[call.counter] = call
             return
+        row, epoch = route
         nonce = row.nonce
         if nonce not in self._up:
             self._ports.connect(row)

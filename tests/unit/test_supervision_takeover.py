@@ -248,12 +248,18 @@ def test_the_last_words_of_a_dead_process_do_not_bring_it_back(buried):
     mesh.check_at_rest()
 
 
-def test_a_process_that_dies_before_it_is_heard_of_is_replaced():
+def after_a_death():
+    """A mesh of "a" and "b" whose process "a" is dead and taken over, and not started again yet."""
     mesh = up("a", "b")
     victim = first(mesh, "a")
     mesh.kill(victim)
     mesh.report(victim)
     mesh.answer_store()
+    return mesh
+
+
+def test_a_process_that_dies_before_it_is_heard_of_is_replaced():
+    mesh = after_a_death()
     mesh.tick(1.0)
     stillborn = mesh.starting.popleft()
     mesh.step(sv.ProcessExited(b"a.1", "a", mesh.now))
@@ -265,11 +271,7 @@ def test_a_process_that_dies_before_it_is_heard_of_is_replaced():
 
 
 def test_a_process_that_dies_unregistered_is_replaced_before_its_start_is_overdue():
-    mesh = up("a", "b")
-    victim = first(mesh, "a")
-    mesh.kill(victim)
-    mesh.report(victim)
-    mesh.answer_store()
+    mesh = after_a_death()
     mesh.tick(1.0)
     mesh.starting.popleft()
     mesh.step(sv.ProcessExited(b"a.unheard", "a", mesh.now))
@@ -280,11 +282,7 @@ def test_a_process_that_dies_unregistered_is_replaced_before_its_start_is_overdu
 
 
 def test_an_exit_from_before_a_start_does_not_stand_for_the_process_that_is_started():
-    mesh = up("a", "b")
-    victim = first(mesh, "a")
-    mesh.kill(victim)
-    mesh.report(victim)
-    mesh.answer_store()
+    mesh = after_a_death()
     before = mesh.now
     mesh.tick(1.0)
     mesh.step(sv.ProcessExited(b"a.older", "a", before))
