@@ -287,7 +287,9 @@ async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Em
 async def model() -> AsyncIterator[list[StoreNode]]:
     """A primary and two replicas as `embedded` has them, in this process."""
     dice = random.Random(1)
-    settings = EMBEDDED | {"requirepass": "secret", "masterauth": "secret"}
+    # Its clock goes on while this process does something else: then nobody has been silent.
+    patient = {"min-replicas-max-lag": "600", "repl-timeout": "600"}
+    settings = EMBEDDED | patient | {"requirepass": "secret", "masterauth": "secret"}
     primary = StoreNode(Disk(), dice, settings=settings)
     await primary.start("127.0.0.1", 0)
     nodes = [primary]
