@@ -33,12 +33,13 @@ from mesh.core.messages import (
     Welcome,
     unpack_message,
 )
-from mesh.core.records import OpenLife, StoreStatus, Takeover
+from mesh.core.records import Takeover
 from mesh.core.supervision import Supervision
 from mesh.core.syncset import Durability, InSyncSet
 from mesh.core.wire import Kind, Limits, pack_frame
-from mesh.errors import MeshError, ProtocolError, SetupError
-from mesh.ids import new_nonce, new_operation
+from mesh.errors import MeshError, ProtocolError
+from mesh.ids import new_nonce
+from mesh.lives import Lives, LivesConfig
 from mesh.net.clock import SYSTEM, Clock
 from mesh.net.connection import Connection
 from mesh.net.listener import Listener
@@ -151,7 +152,15 @@ class Supervisor:
         Raises:
             SetupError: the store is not fit, does not get ready in time, or belongs to another mesh.
         """
-        life, token = await self._open_life()
+        s = self.settings
+        lives = Lives(
+            self._store,
+            LivesConfig(s.mesh, s.partitions, s.replicas, s.durability, s.open_s),
+            self._clock,
+        )
+        # Supervision places everything anew: it knows nothing of the processes of an earlier up.
+        opened = await lives.open_first(end_grants=True)
+        life, token, self._sync_set = opened.life, opened.token, opened.sync_set
         config = SupervisionConfig(
             self.settings.handlers, restart_after_s=self.settings.restart_after_s
         )
@@ -173,63 +182,6 @@ class Supervisor:
         await self._listener.close()
         await self._store.close()
         self.ended.set()
-
-    # ----------------------------------------------------------------- life
-
-    async def _open_life(self) -> tuple[int, int]:
-        s = self.settings
-        deadline = self._clock.now() + s.open_s
-        problem = "it did not answer"
-        operation = new_operation()
-        while self._clock.now() < deadline:
-            try:
-                recorded = await self._store.recorded()
-                links = await self._store.links()
-                if s.durability == "replicated" and len(set(links)) < max(1, s.replicas):
-                    problem = (
-                        f"{len(set(links))} of {max(1, s.replicas)} replicas are attached; attach the "
-                        f"others, or choose another durability"
-                    )
-                    await asyncio.sleep(_TICK_S)
-                    continue
-                life = recorded.life
-                if life is not None and life.partitions != s.partitions:
-                    raise SetupError(
-                        f"mesh {s.mesh!r} was created with {life.partitions} partitions, not "
-                        f"{s.partitions}; the number is fixed: leave --partitions out or use "
-                        f"another name"
-                    )
-                number, token, version = (
-                    (life.number, life.token, life.sync_set.version) if life else (0, 0, 0)
-                )
-                members = frozenset(links) if s.durability == "replicated" else frozenset()
-                sync_set = InSyncSet(version + 1, members, frozenset(), s.durability)
-                call = OpenLife(operation, number, number + 1, token + 1, s.partitions, sync_set)
-                if await self._acknowledged_open(call, deadline):
-                    self._sync_set = sync_set
-                    return call.number, call.token
-                problem = f"its replicas {sorted(members)} do not acknowledge"
-            except StoreUnreachable as error:
-                problem = str(error)
-                await asyncio.sleep(_TICK_S)
-            except StoreRefused as error:
-                if not error.transient:
-                    raise SetupError(str(error)) from error
-                problem = str(error)
-                await asyncio.sleep(_TICK_S)
-        raise SetupError(f"the store was not ready within {s.open_s:g} s: {problem}")
-
-    async def _acknowledged_open(self, call: OpenLife, deadline: float) -> bool:
-        while self._clock.now() < deadline:
-            reply = await self._store.open_life(call)
-            if reply.status is not StoreStatus.OK:
-                raise SetupError(
-                    f"another supervisor is opening this mesh ({reply.status.value}: {reply.detail})"
-                )
-            if reply.acknowledged:
-                return True
-            await asyncio.sleep(_TICK_S)
-        return False
 
     # ------------------------------------------------------------- listener
 
