@@ -319,7 +319,7 @@ class HostedMesh:
     def is_taken_over(self, node: Node) -> bool:
         """That process is off the record, and who has its partitions was told."""
         core = self.supervisor._core
-        if core is None or core._operation is not None or core._publishing:
+        if core is None or not core.at_rest:
             return False
         return node.nonce not in {member.row.nonce for member in core.members}
 
