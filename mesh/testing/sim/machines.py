@@ -92,7 +92,7 @@ class Machines:
     @property
     def core(self) -> Supervision | None:
         """The leader's brain."""
-        return self.supervisor._core if self.supervisor is not None else None
+        return self.supervisor.core if self.supervisor is not None else None
 
     @property
     def table(self) -> Table | None:
