@@ -51,7 +51,7 @@ class Leased(Handler):
         """A renewal for its own sake."""
         renewal = self.core.renew(self.now)
         reply = self.store.commit_at_once(1, self.core.grant, RENEWAL_ONLY, renewal, ())
-        self.core.on_renewed(renewal, reply, self.now)
+        self.core.on_renewed(renewal, self.core.grant, reply, self.now)
         return reply.acknowledged
 
     def carry_out(self) -> int:
