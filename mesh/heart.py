@@ -19,13 +19,13 @@ import os
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable
 from typing import Protocol
 
 from mesh.core.messages import Hello
 from mesh.core.wire import Kind
 from mesh.errors import MeshError
+from mesh.net.clock import now
 from mesh.net.connection import Connection
 from mesh.net.dial import dial
 from mesh.net.threadstate import OwnThread
@@ -91,17 +91,17 @@ class ThreadHeart:
 
     def _run(self) -> None:
         thread = OwnThread(self._loop_thread)
-        due = time.monotonic()
+        due = now()
         try:
             while self._wait_until(due):
                 seen = thread.look(self._vitals.now)
                 sight, memory_mib = seen if seen is not None else (None, 0.0)
                 frame = self._vitals.beat(sight, memory_mib).frame()
-                now = time.monotonic()
+                at = now()
                 for wire in self._wires:
-                    wire.beat(frame, now)
+                    wire.beat(frame, at)
                 # What was slept through is not made up for.
-                due = max(due + self._beat_s, now)
+                due = max(due + self._beat_s, at)
         except Exception:
             # Its loop still answers probes: a handler without beats is looked at more often, and kept.
             log.exception("the heart stopped; this handler is watched by probes alone")
@@ -114,7 +114,7 @@ class ThreadHeart:
     def _wait_until(self, due: float) -> bool:
         """Tend the connections until then; False once it is to stop."""
         while True:
-            left_s = max(0.0, due - time.monotonic())
+            left_s = max(0.0, due - now())
             poll = select.poll()
             poll.register(self._ending, select.POLLIN)
             by_number: dict[int, _Wire] = {}
@@ -126,7 +126,7 @@ class ThreadHeart:
                 if number == self._ending:
                     return False
                 by_number[number].tend()
-            if time.monotonic() >= due:
+            if now() >= due:
                 return True
 
 
@@ -158,17 +158,17 @@ class _Wire:
             return 0
         return select.POLLIN if self._is_open and not self._out else select.POLLIN | select.POLLOUT
 
-    def beat(self, frame: bytes, now: float) -> None:
+    def beat(self, frame: bytes, at: float) -> None:
         """Send a beat, if it can leave at once."""
         if self._sock is None:
-            if now >= self._retry_at:
-                self._connect(now)
+            if at >= self._retry_at:
+                self._connect(at)
             return
         if self._out or not self._is_open:
-            if now - self._moved_at > _STUCK_S:
+            if at - self._moved_at > _STUCK_S:
                 self.close()
             return
-        self._moved_at = now
+        self._moved_at = at
         self._out = frame
         self._send()
 
@@ -191,7 +191,7 @@ class _Wire:
             if self._sock.recv(65_536) == b"":
                 self.close()
                 return
-        except BlockingIOError:
+        except BlockingIOError:  # nothing was said
             pass
         except OSError:
             self.close()
@@ -204,8 +204,8 @@ class _Wire:
             self._sock.close()
         self._sock, self._is_open, self._out = None, False, b""
 
-    def _connect(self, now: float) -> None:
-        self._retry_at, self._moved_at = now + _RETRY_S, now
+    def _connect(self, at: float) -> None:
+        self._retry_at, self._moved_at = at + _RETRY_S, at
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

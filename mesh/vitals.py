@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+from mesh.core.answers import Counts
 from mesh.core.pulse import Pulse
 from mesh.core.sightings import Sight
 from mesh.core.tenure import Conn
@@ -32,14 +33,6 @@ class Running(NamedTuple):
     what: object
     name: str
     limit_s: float
-
-
-class Counts(NamedTuple):
-    """A handler's calls: in memory now; carried out, and failed, since the start."""
-
-    pending: int
-    done: int
-    errors: int
 
 
 class Vitals:

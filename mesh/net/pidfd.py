@@ -77,31 +77,35 @@ async def hand_over(address: str, nonce: bytes, id_: str, *, timeout_s: float = 
     Raises:
         SetupError: there is no warden, or it does not answer.
     """
-    loop = asyncio.get_running_loop()
     wire = tripwire.wire()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pidfd = os.pidfd_open(os.getpid())
     sock.setblocking(False)
+    pidfd = os.pidfd_open(os.getpid())
+    bond = Bond(sock)
     try:
         async with asyncio.timeout(timeout_s):
             sock.connect(b"\0" + address.encode())
             fds = [pidfd] if wire is None else [pidfd, wire]
             name = msgpack.packb([nonce, id_, threading.get_native_id()])
             socket.send_fds(sock, [name], fds)
-            if await loop.sock_recv(sock, 64) != _ACK:
-                raise SetupError(f"the warden at {address!r} did not take the descriptor")
-    except BaseException as error:
-        sock.close()
-        if isinstance(error, TimeoutError):
-            raise SetupError(
-                f"the warden at {address!r} did not answer within {timeout_s:g} s"
-            ) from None
-        if isinstance(error, OSError):
-            raise SetupError(f"no warden at {address!r}: {error.strerror or error}") from error
+            answer = await asyncio.get_running_loop().sock_recv(sock, 64)
+    except TimeoutError:
+        bond.close()
+        raise SetupError(
+            f"the warden at {address!r} did not answer within {timeout_s:g} s"
+        ) from None
+    except OSError as error:
+        bond.close()
+        raise SetupError(f"no warden at {address!r}: {error.strerror or error}") from error
+    except BaseException:
+        bond.close()
         raise
     finally:
         os.close(pidfd)
-    return Bond(sock)
+    if answer != _ACK:
+        bond.close()
+        raise SetupError(f"the warden at {address!r} did not take the descriptor")
+    return bond
 
 
 class PidfdReceiver:
