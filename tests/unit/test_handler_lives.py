@@ -6,7 +6,7 @@ import pytest
 from unit.rigs import KEYS, PARTITIONS, Answer
 
 from mesh.core.epochs import NOT_HELD
-from mesh.core.messages import Adopted, Closed
+from mesh.core.messages import Adopted, Closed, Dropped
 from mesh.core.records import CommitReply, StoreStatus, Verdict
 from mesh.core.wire import Status
 
@@ -89,6 +89,7 @@ def test_a_partition_that_was_given_away_is_cut_out_of_the_batch_and_the_rest_go
     assert gone.status is (Status.MAYBE if broke else Status.NOT_READY)
     assert stays.answer == ok(8)
     assert owner.core.is_idle
+    assert not any(isinstance(message, Dropped) for message in owner.messages())
 
 
 def test_what_was_cut_out_costs_the_partition_nothing_under_its_next_epoch(owner, server, leader):
