@@ -13,6 +13,7 @@ import contextlib
 import gc
 import os
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -527,6 +528,8 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    # However it is told to end: whoever was stopped goes on first, then everything is taken down.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = options.fault or [name for name in FAULTS if name != "starved"]
     dice = random.Random(options.seed)
     figures: Figures = {"rate": options.rate, "handlers": options.handlers, "faults": {}}
