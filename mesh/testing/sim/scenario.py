@@ -153,7 +153,7 @@ class Stage(World):
 
     def _owner(self, key: str) -> tuple[str, bytes]:
         """Of a key, as the leader's table has it: the process's name and nonce."""
-        table = self.supervisor._core.table if self.supervisor and self.supervisor._core else None
+        table = self.supervisor.core.table if self.supervisor and self.supervisor.core else None
         if table is None:
             raise _Fails("there is no table")
         row = table.owner(self._partition(key)).handler
@@ -201,11 +201,11 @@ class Stage(World):
         self._cast[words["name"]] = name, self.nodes[name].nonce
 
     def _is_enrolled(self, nonce: bytes) -> bool:
-        table = self.supervisor._core.table if self.supervisor and self.supervisor._core else None
+        table = self.supervisor.core.table if self.supervisor and self.supervisor.core else None
         return table is not None and table.row(nonce) is not None
 
     def _owns_nothing(self, words: dict[str, str]) -> None:
-        table = self.supervisor._core.table if self.supervisor and self.supervisor._core else None
+        table = self.supervisor.core.table if self.supervisor and self.supervisor.core else None
         held = table.partitions_of(self._cast[words["who"]][1]) if table is not None else []
         if held:
             raise _Fails(f"{words['who']} owns the partitions {held}")

@@ -212,8 +212,8 @@ def watch_supervisor(
     Args:
         members: see Checks.relied_on.
     """
-    hear, record = supervisor._on_message, supervisor._record
-    perform = supervisor._perform
+    hear, record = supervisor.on_message, supervisor.journal.record
+    perform = supervisor.leader.perform
     told: list[Table] = []
 
     def on_message(conn: Any, message: Message) -> None:
@@ -248,9 +248,9 @@ def watch_supervisor(
             rely(unpack_epochs(effect.grant.epochs))
         perform(effect)
 
-    supervisor._on_message = on_message  # type: ignore[method-assign]
-    supervisor._record = on_record  # type: ignore[method-assign]
-    supervisor._perform = on_effect  # type: ignore[method-assign]
+    supervisor.on_message = on_message  # type: ignore[method-assign]
+    supervisor.journal.record = on_record  # type: ignore[method-assign]
+    supervisor.leader.perform = on_effect  # type: ignore[method-assign]
 
 
 def _tell(who: str, table: Table, checks: Checks, at: float) -> None:

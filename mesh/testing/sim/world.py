@@ -268,7 +268,7 @@ class World:
 
     def _astray(self) -> list[str]:
         """Clients that take another process for a partition's owner than the leader does."""
-        core = self.supervisor._core if self.supervisor is not None else None
+        core = self.supervisor.core if self.supervisor is not None else None
         table = core.table if core is not None else None
         if table is None:
             return []
@@ -294,7 +294,7 @@ class World:
 
     @property
     def _is_ready(self) -> bool:
-        core = self.supervisor._core if self.supervisor is not None else None
+        core = self.supervisor.core if self.supervisor is not None else None
         return core is not None and core.ready
 
     # ------------------------------------------------------------------ coming up
