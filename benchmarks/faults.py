@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import random
 import signal
@@ -176,6 +177,10 @@ class Repeat:
         self._options = options
         self._dice = dice
         self._folder = folder
+        self._span = (math.inf, math.inf)
+        """From the fault until everybody was there again."""
+        self._mine: set[int] = set()
+        """Partitions of the handlers that were hurt."""
         self.figures: Figures = {}
         self.status: Status = {}
         """The mesh's last word of itself."""
@@ -241,7 +246,8 @@ class Repeat:
         if before:
             figures["moved_ms"] = _ms(watch.moved_s(since, list(before)))
             figures["first_moved_ms"] = _ms(watch.first_moved_s(since, before))
-        figures.update(_of_samples(load, since, until, hurt, watch.latest["partitions"]))
+        self._span = (since, until)
+        self._mine = {partition for victim in hurt for partition in victim.partitions}
         await self._of_events(watch, wall, {v.name for v in victims})
 
     async def _of_events(self, watch: Watch, wall: float, hurt: set[str]) -> None:
@@ -258,6 +264,7 @@ class Repeat:
         figures["queries_failed"] = queries.verdict.failed
         figures["slowest_query_ms"] = _ms(queries.verdict.slowest_s)
         figures["stale"] = queries.verdict.stale
+        figures.update(_of_samples(load, *self._span, self._mine, self.status["partitions"]))
         try:
             async with asyncio.timeout(self._options.limit):
                 verdict = await load.verdict()
@@ -359,10 +366,10 @@ async def _next_death(
 
 
 def _of_samples(
-    load: OpenLoop, since: float, until: float, hurt: list[Victim], partitions: int
+    load: OpenLoop, since: float, until: float, mine: set[int], partitions: int
 ) -> Figures:
     """What the calls of the load saw of the fault."""
-    mine = {partition for victim in hurt for partition in victim.partitions}
+    called = {load.partition(key, partitions) for key in range(len(load.names))}
     first: dict[int, float] = {}
     slowest = 0.0
     for sample in load.samples:
@@ -375,13 +382,15 @@ def _of_samples(
         "slowest_call_ms": _ms(slowest),
         "writes_again_ms": _ms(min(first.values()) - since) if first else None,
         "all_write_again_ms": (
-            _ms(max(first.values()) - since) if len(first) == partitions else None
+            _ms(max(first.values()) - since) if called == first.keys() else None
         ),
     }
     if mine:
-        missing = mine - first.keys()
+        asked = mine & called
         figures["keys_answer_ms"] = (
-            None if missing else _ms(max(first[partition] for partition in mine) - since)
+            _ms(max(first[partition] for partition in asked) - since)
+            if asked and asked <= first.keys()
+            else None
         )
     return figures
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from mesh.client.tool import Tool
@@ -30,6 +31,20 @@ class Sight:
     leader: str
     pid: int
     owned: dict[str, int]
+
+
+def _pids(status: Status) -> list[int]:
+    rows = (*status["handlers"], *status["supervisors"], *status["wardens"])
+    return [row["pid"] for row in (*rows, *status["store"]["nodes"])]
+
+
+def _is_alive(pid: int) -> bool:
+    """Whoever says that it is there may not have heard yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZTX"
 
 
 class Watch:
@@ -110,6 +125,7 @@ class Watch:
             and len(status["supervisors"]) == self._supervisors
             and sorted(node["role"] for node in status["store"]["nodes"]) == STORE_ROLES
             and len(status["store"]["in_sync"]) == STORE_ROLES.count("replica")
+            and all(map(_is_alive, _pids(status)))
         )
 
     async def whole(self, within_s: float) -> bool:
