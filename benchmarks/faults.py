@@ -38,7 +38,9 @@ from mesh.errors import MeshError, Unavailable
 from mesh.launch import Launched, launch
 from mesh.net import clock
 from mesh.testing.load import OpenLoop
+from mesh.testing.netns import Host
 from mesh.testing.queries import Queries
+from mesh.testing.spread import SpreadMesh
 
 Figures = dict[str, Any]
 _PROBES = 20
@@ -76,6 +78,7 @@ class Fault:
         entity: that is called.
         pinned: requests are left with the process that is stopped.
         next_death: afterwards a handler is killed, too.
+        spread: the handlers are on hosts of their own (mesh.testing.spread), without Ray.
     """
 
     whom: Callable[[Status, random.Random], list[Victim]]
@@ -85,6 +88,7 @@ class Fault:
     entity: str = "KV"
     pinned: bool = False
     next_death: bool = False
+    spread: bool = False
 
 
 def _handler(status: Status, dice: random.Random) -> list[Victim]:
@@ -135,6 +139,18 @@ FAULTS = {
     "handler-and-warden-stopped": Fault(
         _handler_and_warden, "stop", (*NO_FAILURE, *NO_WORD), _HOLD_S, pinned=True
     ),
+    "host-cut": Fault(
+        _handler,
+        "cut",
+        (
+            Goal("slowest call, ms", "slowest_call_ms", 2000),
+            *NO_FAILURE,
+            *NO_WORD,
+        ),
+        _HOLD_S,
+        pinned=True,
+        spread=True,
+    ),
     "leader-killed": Fault(_leader, "kill", (_LEADER, *NO_FAILURE)),
     "leader-stopped": Fault(_leader, "stop", (_LEADER_LATE, *NO_FAILURE), _HOLD_S),
     "leader-and-handler-killed": Fault(
@@ -168,11 +184,18 @@ class Repeat:
         options: the command line's.
         dice: choose the victim.
         folder: where the switches are.
+        host_of: the host of a handler, where there are several.
     """
 
     def __init__(
-        self, fault: Fault, options: argparse.Namespace, dice: random.Random, folder: Path
+        self,
+        fault: Fault,
+        options: argparse.Namespace,
+        dice: random.Random,
+        folder: Path,
+        host_of: Callable[[str], Host] | None = None,
     ) -> None:
+        self._host_of = host_of
         self._fault = fault
         self._options = options
         self._dice = dice
@@ -223,7 +246,7 @@ class Repeat:
         led = {v.pid for v in supervisors(watch.latest, "leader")} & {v.pid for v in victims}
         holds_s = options.hold if fault.holds_s and options.hold is not None else fault.holds_s
         figures["hurt"] = [v.name for v in victims]
-        with Wounds(self._folder) as wounds:
+        with Wounds(self._folder, self._host_of) as wounds:
             wall, since = clock.wall(), clock.now()
             getattr(wounds, fault.how)(victims)
             probes.leave(pinned, load)
@@ -449,6 +472,27 @@ class Meshes:
             mesh.process.wait()
 
 
+def play_spread(name: str, options: argparse.Namespace, dice: random.Random) -> Figures:
+    """One repeat on a mesh of its own, over several hosts."""
+    figures: Figures = {}
+
+    async def run() -> None:
+        with tempfile.TemporaryDirectory(prefix="raymesh-bench-") as folder:
+            async with SpreadMesh(Path(folder), hosts=options.handlers, partitions=256) as mesh:
+                status = await mesh.status()
+                repeat = Repeat(FAULTS[name], options, dice, Path(folder), mesh.host_of)
+                try:
+                    await repeat.run([mesh.endpoint], status)
+                finally:
+                    figures.update(repeat.figures)
+
+    try:
+        uvloop.run(_within(run(), options))
+    except (MeshError, TimeoutError) as error:
+        figures["ended"] = f"{type(error).__name__}: {error}"[:200]
+    return figures
+
+
 def play(name: str, meshes: Meshes, options: argparse.Namespace, dice: random.Random) -> Figures:
     """One repeat, within its time."""
     repeat = Repeat(FAULTS[name], options, dice, meshes.folder)
@@ -548,9 +592,13 @@ def main() -> int:
         for name in names:
             rows = []
             for number in range(options.repeats):
-                meshes.current()
                 say(f"{name}, {number + 1} of {options.repeats}")
-                rows.append(play(name, meshes, options, dice))
+                if FAULTS[name].spread:
+                    meshes.leave()
+                    rows.append(play_spread(name, options, dice))
+                else:
+                    meshes.current()
+                    rows.append(play(name, meshes, options, dice))
             verdicts = judge(name, rows)
             figures["faults"][name] = {"goals": verdicts, "rows": rows}
             texts.append(report(name, rows, verdicts))

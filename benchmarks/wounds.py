@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.faulty import switch_of
+from mesh.testing.netns import Host
 
 BUSY = 8
 SLOWER = 10
@@ -66,10 +67,12 @@ class Wounds:
 
     Args:
         folder: where the switches of benchmarks.faulty are.
+        host_of: the host that the handler of an id is on, where hosts can be cut off.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host_of: Callable[[str], Host] | None = None) -> None:
         self._folder = folder
+        self._host_of = host_of or _no_hosts
         self._healing = contextlib.ExitStack()
 
     def __enter__(self) -> Wounds:
@@ -111,6 +114,13 @@ class Wounds:
                     f"a handler is slowed by a CPU quota, which needs root and cgroup v1 at {_CPU}: {error}"
                 ) from error
 
+    def cut(self, victims: Iterable[Victim]) -> None:
+        """Their hosts are cut off until healed."""
+        for victim in victims:
+            host = self._host_of(victim.name)
+            self._healing.callback(host.mend)
+            host.cut()
+
     def fail(self, victims: Iterable[Victim]) -> None:
         """Half of the calls fail."""
         for victim in victims:
@@ -124,6 +134,10 @@ class Wounds:
             process = subprocess.Popen([sys.executable, "-ISc", _SPIN])
             self._healing.callback(process.wait)
             self._healing.callback(process.kill)
+
+
+def _no_hosts(id_: str) -> Host:
+    raise SystemExit(f"{id_} is not on a host that can be cut off")
 
 
 def _resume(descriptor: int) -> None:
