@@ -24,13 +24,13 @@ from mesh.core.messages import (
 )
 from mesh.core.supervision import Supervision
 from mesh.errors import ProtocolError
+from mesh.lives import Lives, LivesConfig
 from mesh.net.clock import SYSTEM, Clock
 from mesh.net.connection import Connection
 from mesh.store.api import Store
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.leader import Leader
 from mesh.supervisor.links import Links
-from mesh.supervisor.opening import open_life
 from mesh.supervisor.questions import Questions
 from mesh.supervisor.settings import Launcher, SupervisorSettings
 from mesh.supervisor.tasks import Tasks
@@ -94,8 +94,11 @@ class Supervisor:
             SetupError: the store is not fit, does not get ready in time, or belongs to another mesh.
         """
         s = self.settings
-        life, token, sync_set = await open_life(self._store, s, self._clock)
-        self.questions.sync_set = sync_set
+        wanted = LivesConfig(s.mesh, s.partitions, s.replicas, s.durability, s.open_s)
+        # Supervision places everything anew: it knows nothing of the processes of an earlier up.
+        opened = await Lives(self._store, wanted, self._clock).open_first(end_grants=True)
+        life, token = opened.life, opened.token
+        self.questions.sync_set = opened.sync_set
         config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s)
         self.journal.record("leading", {"supervisor": s.id, "life": life, "token": token})
         self.leader.begin(Supervision(config, partitions=s.partitions, life=life, token=token))
