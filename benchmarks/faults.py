@@ -28,7 +28,6 @@ import uvloop
 
 from benchmarks.arena import conclude, say
 from benchmarks.faulty import FOLDER_VARIABLE
-from benchmarks.pinned import Pinned
 from benchmarks.watch import Status, Watch
 from benchmarks.wounds import Victim, Wounds, handlers, store_nodes, supervisors, wardens
 from mesh.client.aio import AsyncClient, connect
@@ -39,6 +38,7 @@ from mesh.launch import Launched, launch
 from mesh.net import clock
 from mesh.testing.load import OpenLoop
 from mesh.testing.netns import Host
+from mesh.testing.pinned import Pinned
 from mesh.testing.queries import Queries
 from mesh.testing.spread import SpreadMesh
 
