@@ -359,7 +359,7 @@ async def _last_words(
     return {
         "old_asked": verdict.asked,
         "old_answered": verdict.answered,
-        "old_gone": pinned.closed.is_set(),
+        "old_gone": pinned.is_gone,
         "old_stale": verdict.stale,
         "old_wrote": max(verdict.acknowledged, sum(written)) if moved else 0,
     }

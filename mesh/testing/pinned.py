@@ -50,8 +50,9 @@ class Pinned:
 
     def __init__(self) -> None:
         self.verdict = PinnedVerdict()
-        self.closed = asyncio.Event()
-        """It ended the connection, or died."""
+        self._closed = False
+        self._settled = asyncio.Event()
+        """Nothing is asked that may still be answered."""
         self._table: Table | None = None
         self._tabled = asyncio.Event()
         self._session = new_session()
@@ -98,11 +99,17 @@ class Pinned:
 
     async def wait(self, within_s: float) -> PinnedVerdict:
         """Until everything is answered, or the process is gone."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while self._least and not self.closed.is_set():
-                    await asyncio.sleep(0.01)
+        if self._least and not self._closed:
+            self._settled.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._settled.wait()
         return self.verdict
+
+    @property
+    def is_gone(self) -> bool:
+        """It ended the connection, or died."""
+        return self._closed
 
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
         """See Receiver."""
@@ -120,6 +127,8 @@ class Pinned:
             raise ProtocolError(f"a reply to call {reply.counter}, which was not asked")
         least = self._least.pop(reply.counter)
         self.verdict.answered += 1
+        if not self._least:
+            self._settled.set()
         if reply.status != Status.OK:
             return
         if least is None:
@@ -129,4 +138,5 @@ class Pinned:
 
     def on_closed(self, conn: Connection, reason: str) -> None:
         """See Receiver."""
-        self.closed.set()
+        self._closed = True
+        self._settled.set()
