@@ -28,7 +28,6 @@ import uvloop
 
 from benchmarks.arena import conclude, say
 from benchmarks.faulty import FOLDER_VARIABLE
-from benchmarks.watch import Status, Watch
 from benchmarks.wounds import Victim, Wounds, handlers, store_nodes, supervisors, wardens
 from mesh.client.aio import AsyncClient, connect
 from mesh.config import MeshConfig
@@ -41,6 +40,7 @@ from mesh.testing.netns import Host
 from mesh.testing.pinned import Pinned
 from mesh.testing.queries import Queries
 from mesh.testing.spread import SpreadMesh
+from mesh.testing.watch import Status, Watch
 
 Figures = dict[str, Any]
 _PROBES = 20

@@ -137,9 +137,10 @@ class Watch:
         """Wait until everybody is there; False where that takes too long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                while not self.is_whole:
+                while True:
+                    if self.is_whole:
+                        return True
                     await asyncio.sleep(_POLL_S)
-                return True
         return False
 
     def new_leader_s(self, since: float, old: set[int]) -> float | None:
