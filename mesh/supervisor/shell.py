@@ -22,6 +22,7 @@ from mesh.core.messages import (
     Released,
     WardenHere,
 )
+from mesh.core.pulse import Echo, Probed, Pulse, Seen, Watches
 from mesh.core.supervision import Supervision
 from mesh.errors import ProtocolError
 from mesh.lives import Lives, LivesConfig
@@ -150,6 +151,8 @@ class Supervisor:
             case Beat():
                 self.links.beats[message.nonce] = message
                 step(sv.Beaten(message))
+            case Pulse() | Echo() | Seen() | Probed() | Watches():
+                pass  # what they say of suspects
             case Ask():
                 work = self.questions.answer(conn, message)
                 _ = self._tasks.spawn(work, f"ask {message.what}")
