@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mesh.core.calls import Calls
 from mesh.core.execution import acknowledge
 from mesh.core.outbox import Batch
 from mesh.core.ownership import Ownership
@@ -10,6 +11,7 @@ from mesh.core.tenure import Effect
 from mesh.core.wire import Status
 from mesh.core.workings import Workings
 
+_OVER = (StoreStatus.REVOKED, StoreStatus.GAP)
 _OK, _FAILED = int(Status.OK), int(Status.ENTITY_ERROR)  # an enum's member takes 80 ns to look up
 
 
@@ -18,38 +20,75 @@ class Commits:
 
     Args:
         workings: of the handler.
+        calls: queries among them wait for the lease that a commit renews.
         ownership: hears of partitions that the store refuses.
     """
 
-    def __init__(self, workings: Workings, ownership: Ownership) -> None:
+    def __init__(self, workings: Workings, calls: Calls, ownership: Ownership) -> None:
+        self._calls = calls
         self._ownership = ownership
         self._tenures = workings.tenures
         self._answers = workings.answers
         self._outbox = workings.outbox
         self._home = workings.home
+        self._lease = workings.home.lease
+        self._unleased = workings.unleased
         self._gate = workings.gate
         self._renewal = 0
 
     def __repr__(self) -> str:
         return f"Commits({self._outbox!r}, {self._gate!r}, renewal {self._renewal})"
 
-    def next_batch(self, lane: int) -> tuple[Batch, int] | None:
-        """What to send on a free lane, with the renewal number that goes along."""
-        batch = self._outbox.next_batch(lane)
-        return None if batch is None else (batch, self.next_renewal())
+    def renewal_is_due(self, now: float) -> bool:
+        """The lease has to be renewed, and no batch has done it in passing."""
+        return self._lease.is_due(now) and self._ownership.is_granted
 
-    def next_renewal(self) -> int:
-        """Strictly increasing within this process; the store keeps it as given (schedule R1)."""
+    def send(self, batch: Batch, now: float) -> int:
+        """A batch is about to leave, perhaps again: the renewal number that goes along with this very send.
+
+        Strictly increasing within this process; the store keeps it as given (schedule R1).
+
+        Args:
+            now: read before it leaves; the lease counts from then.
+        """
+        batch.renewal = self.renew(now)
+        return batch.renewal
+
+    def renew(self, now: float) -> int:
+        """The number of a renewal that is about to leave for its own sake."""
         self._renewal += 1
+        self._lease.sent(self._renewal, now)
         return self._renewal
 
-    def on_refused(self, reason: str, now: float, *, transient: bool) -> None:
+    def on_renewed(self, renewal: int, reply: CommitReply | None, now: float) -> None:
+        """What the store says to a renewal that was sent for its own sake; None: it could not be asked."""
+        if reply is not None and reply.status in _OVER:
+            self._ownership.end()
+        elif reply is not None and reply.acknowledged:
+            self._lease.acknowledged(renewal)
+            if self._unleased.count:
+                self._calls.retry_unleased(now)
+        else:
+            self._lease.failed(renewal)
+
+    def on_failed(self, batch: Batch, *, unsent: bool) -> None:
+        """Nobody knows whether the store has a batch; the very same batch is to be sent again.
+
+        Args:
+            unsent: this time nothing of it was sent.
+        """
+        self._lease.failed(batch.renewal)
+        batch.clean = batch.clean and unsent
+
+    def on_refused(self, batch: Batch, reason: str, now: float, *, transient: bool) -> None:
         """The store refused a batch as it refuses any; the very same batch is to be sent again.
 
         Args:
+            batch: of which it wrote nothing.
             reason: why, and what to do about it.
             transient: it may pass without anyone's doing.
         """
+        self._lease.failed(batch.renewal)
         self._gate.refused(reason, now, transient=transient)
         if self._gate.reason:
             self._home.refuses = self._is_shut
@@ -59,13 +98,14 @@ class Commits:
 
     def on_commit(self, batch: Batch, reply: CommitReply, now: float) -> bool:
         """A batch came back. True: it is finished. False: send the very same batch again."""
-        if reply.status in (StoreStatus.REVOKED, StoreStatus.GAP):
+        if reply.status in _OVER:
             self._outbox.done(batch)
             for changes in batch.changes:
                 self._answers.give_up(changes, Status.NOT_READY if batch.clean else Status.MAYBE)
             self._ownership.end()
             return True
         if reply.status is not StoreStatus.OK:
+            self._lease.failed(batch.renewal)
             return False
         self._gate.wrote()
         self._home.refuses = None
@@ -73,8 +113,18 @@ class Commits:
             # Written, and short of a replica. What its repetition hears of a partition that has moved
             # on meanwhile is no longer the whole truth.
             batch.clean = False
+            self._lease.failed(batch.renewal)
             return False
+        self._lease.acknowledged(batch.renewal)
         self._outbox.done(batch)
+        self._settle(batch, reply)
+        self._ownership.settle(now)
+        if self._unleased.count:
+            self._calls.retry_unleased(now)
+        return True
+
+    def _settle(self, batch: Batch, reply: CommitReply) -> None:
+        """Whoever waits for an acknowledged batch hears what became of his change."""
         answers = self._answers
         done = failed = 0
         for entry, changes, verdict in zip(
@@ -97,5 +147,3 @@ class Commits:
             answers.give_up(changes, Status.NOT_READY if batch.clean else Status.MAYBE)
         answers.done += done
         answers.entity_errors += failed
-        self._ownership.settle(now)
-        return True

@@ -9,7 +9,7 @@ writes in one call stop the store for a second, and Sentinel then calls it dead.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mesh.core.records import Entry
 
@@ -47,6 +47,7 @@ class Batch:
         changes: for each entry the changes it was put together from, in order.
         clean: so far sent at most once, on a connection that did not break: what the store refuses of
             it was not executed.
+        renewal: the number that its last send carried.
     """
 
     lane: int
@@ -54,7 +55,7 @@ class Batch:
     entries: list[Entry]
     changes: list[list[Change]]
     clean: bool = True
-    sent: int = field(default=0)
+    renewal: int = 0
 
 
 class Outbox:

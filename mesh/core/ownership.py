@@ -44,6 +44,7 @@ class Ownership:
         self._runs = workings.runs
         self._cache = workings.cache
         self._reading = workings.reading
+        self._lease = workings.home.lease
         self._token = 0
         self._settling: set[int] = set()
         self._dropped: dict[int, int] = {}
@@ -53,6 +54,11 @@ class Ownership:
 
     def __repr__(self) -> str:
         return f"Ownership(grant {self.grant.life}.{self.grant.version}, {self._tenures!r})"
+
+    @property
+    def is_granted(self) -> bool:
+        """There is a grant, and it is not over."""
+        return self.grant.life > 0 and not self._tenures.revoked
 
     # ----------------------------------------------------------- the leader's words
 
@@ -171,6 +177,7 @@ class Ownership:
     def end(self) -> None:
         """The grant is over, and with it all that is held."""
         self._tenures.revoked = True
+        self._lease.end()
         self._dropped.clear()
         self._untold.clear()
         for partition in self._tenures.held():

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mesh.core.records import (
+    Bid,
+    ChangeSet,
     CommitReply,
     Entry,
     GrantRef,
@@ -32,6 +34,10 @@ SWEEP_BYTES = 65_536
 """Most memory of a partition that a sweep reads."""
 SWEEP_BUDGET = 4096
 """Most fields that a sweep reads in all, and then those of one partition more."""
+RENEWAL_ONLY = 0
+"""In place of a batch's seq, with no entries: below all of them, so that it counts as a repetition of one and
+writes nothing but the renewal number. A server that is out of memory takes it all the same.
+"""
 LANES = 2
 """Connections that take turns for commits; each has its own sequence of batches."""
 
@@ -102,7 +108,25 @@ class Store(Protocol):
         ...
 
     async def open_life(self, call: OpenLife) -> TakeoverReply:
-        """Begin a life on the primary: recorded run id = the server's own."""
+        """Begin a life on the primary: recorded run id = the server's own.
+
+        Active grants go on in it, each under its next version.
+        """
+        ...
+
+    async def bid(self, call: Bid) -> TakeoverReply:
+        """Take the lead in the life that is open, and say whether that is acknowledged."""
+        ...
+
+    async def change_set(self, call: ChangeSet) -> TakeoverReply:
+        """Record the next in-sync set, and say whether that one acknowledges it.
+
+        Status CONFLICT: not the next version, or nobody left; OLD: what it rests on is out of date.
+        """
+        ...
+
+    async def clock_us(self) -> int:
+        """The primary's clock, in microseconds; read before the evidence for a set's change is asked."""
         ...
 
     async def recorded(self) -> Recorded:

@@ -284,6 +284,7 @@ class HostedMesh:
             MemoryStore(self.server),
             self.clock,
             partial(open_inner, token=self._token, mesh=self.name),
+            heart=None,
         )
         watch = asyncio.get_running_loop().create_task(self._watch(node))
         self._watches.add(watch)
@@ -310,16 +311,18 @@ class HostedMesh:
     def _on_clock_moved(self) -> None:
         for node in list(self.nodes.values()):
             node.look_at_the_clock()
-        self.supervisor._step(signals.Tick())
+        self.supervisor.leader.step(signals.Tick())
 
     def prove_exit(self, node: Node) -> None:
         """What a warden would report of that process."""
-        self.supervisor._step(signals.ProcessExited(node.nonce, node.settings.id, self.clock.now()))
+        self.supervisor.leader.step(
+            signals.ProcessExited(node.nonce, node.settings.id, self.clock.now())
+        )
 
     def is_taken_over(self, node: Node) -> bool:
         """That process is off the record, and who has its partitions was told."""
-        core = self.supervisor._core
-        if core is None or core._operation is not None or core._publishing:
+        core = self.supervisor.core
+        if core is None or not core.at_rest:
             return False
         return node.nonce not in {member.row.nonce for member in core.members}
 

@@ -282,7 +282,7 @@ MUTANTS: dict[str, Mutant] = {
             "return [self._call(table, joining, dead, moves, asks, now)]",
             (
                 "effects = [self._call(table, joining, dead, moves, asks, now)]\n"
-                "        for nonce in self._operation.changed:\n"
+                "        for nonce in self._takeovers.current.changed:\n"
                 "            member = self._members[nonce]\n"
                 "            if member.proven_at is None and member.enrolled:\n"
                 "                effects.append(TellGrant(nonce, Grant(self.token, nonce, self.life,\n"
@@ -297,7 +297,7 @@ MUTANTS: dict[str, Mutant] = {
             "return [self._call(table, joining, dead, moves, asks, now)]",
             (
                 "effects = [self._call(table, joining, dead, moves, asks, now)]\n"
-                "        for nonce in self._operation.changed:\n"
+                "        for nonce in self._takeovers.current.changed:\n"
                 "            member = self._members[nonce]\n"
                 "            if member.proven_at is None and member.enrolled:\n"
                 "                effects.append(TellGrant(nonce, Grant(self.token, nonce, self.life,\n"
@@ -318,8 +318,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a new epoch for each tenure": mutant(
         (
-            "mesh.core.supervision:Supervision._moves",
-            "newer = {epoch: next_epoch(epoch, self.life) for epoch in set(epochs)}",
+            "mesh.core.moving:due_moves",
+            "newer = {epoch: next_epoch(epoch, life) for epoch in set(epochs)}",
             "newer = {epoch: epoch for epoch in set(epochs)}",
         )
     ),
@@ -335,7 +335,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "all of a dead process's partitions move": mutant(
         (
-            "mesh.core.supervision:Supervision._moves",
+            "mesh.core.moving:due_moves",
             "orphans += table.partitions_of(member.row.nonce)",
             "orphans += table.partitions_of(member.row.nonce)[1:]",
         )

@@ -13,10 +13,12 @@ from typing import Any
 
 from unit.rigs import Handler, run
 
-from mesh.core import supervision as sv
+from mesh.core import signals as sv
 from mesh.core.epochs import NOT_HELD, unpack_epochs
+from mesh.core.members import SupervisionConfig
 from mesh.core.messages import Adopted, Beat, Dropped, Grant, Message, Register, Release, Released
 from mesh.core.records import OpenLife, Takeover, TakeoverReply
+from mesh.core.supervision import Supervision
 from mesh.core.syncset import InSyncSet
 from mesh.core.table import NO_TABLE, Table
 from mesh.store.api import StoreUnreachable
@@ -60,8 +62,8 @@ class Mesh:
         assert run(
             self.store.open_life(OpenLife(b"open", 0, 1, 1, partitions, members))
         ).acknowledged
-        config = sv.SupervisionConfig(ids)
-        self.leader = sv.Supervision(config, partitions=partitions, life=1, token=1)
+        config = SupervisionConfig(ids)
+        self.leader = Supervision(config, partitions=partitions, life=1, token=1)
         self.processes: dict[bytes, Process] = {}
         self.calls: deque[Takeover] = deque()
         self.starting: deque[str] = deque()
@@ -242,7 +244,7 @@ class Mesh:
             elif self.starting:
                 self.start(self.starting.popleft())
             elif not busy:
-                if not self.leader._restart_at and self.leader._operation is None:
+                if not self.leader._replacements.due and self.leader._takeovers.current is None:
                     return
                 self.tick(1.0)
         raise AssertionError("it never comes to rest")

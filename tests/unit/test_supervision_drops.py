@@ -3,7 +3,7 @@
 import pytest
 from unit.mesh_rig import Mesh, up
 
-from mesh.core import supervision as sv
+from mesh.core import signals as sv
 from mesh.core.epochs import unpack_epochs
 from mesh.core.keyspace import partition_of
 from mesh.core.messages import Beat, Dropped
@@ -90,7 +90,7 @@ def test_a_partition_that_is_lost_while_it_is_given_up_does_not_move():
     a.core._ownership.lose(partition)
     a.outbox.extend(a.core.take_messages())
     mesh.hear(a)
-    assert partition not in mesh.leader._intents
+    assert partition not in mesh.leader._handovers.intents
     mesh.settle()
     assert partition in a.held() or partition in joiner.held()
 

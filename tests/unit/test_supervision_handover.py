@@ -3,7 +3,7 @@
 import msgpack
 from unit.mesh_rig import up
 
-from mesh.core import supervision as sv
+from mesh.core import signals as sv
 from mesh.core.messages import Release
 
 
@@ -20,7 +20,7 @@ def joining(partitions=9):
 
 
 def moving(mesh):
-    return set(mesh.leader._intents)
+    return set(mesh.leader._handovers.intents)
 
 
 def release(mesh, process):
