@@ -34,6 +34,7 @@ from mesh.core.messages import (
     SupervisorHere,
     WardenHere,
 )
+from mesh.core.pulse import Echo, Probed, Pulse, Seen, Watches
 from mesh.core.supervision import Supervision
 from mesh.errors import ProtocolError
 from mesh.ids import process_id
@@ -312,6 +313,8 @@ class Supervisor:
             case Beat():
                 self.links.beats[message.nonce] = message
                 step(sv.Beaten(message))
+            case Pulse() | Echo() | Seen() | Probed() | Watches():
+                pass  # what they say of suspects
             case Ask():
                 work = self.questions.answer(conn, message)
                 _ = self._tasks.spawn(work, f"ask {message.what}")
