@@ -248,7 +248,7 @@ async def call(handle: Any, method: str, *args: Any) -> Any:
 
 def is_restarted() -> bool:
     """Within an actor's constructor: Ray has started this process in the place of one that died."""
-    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+    return is_connected() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def come_back(work: Coroutine[Any, Any, None], who: str) -> asyncio.Task[None]:
@@ -277,8 +277,8 @@ def end_process() -> None:
 def keep(spec: Spec) -> None:
     """Leave a mesh's spec where actors find it that Ray starts again.
 
-    Not as their constructor's arguments: large ones lie in the object store of whoever brought the mesh up, and
-    are gone at the second restart.
+    Not as their constructor's arguments: large ones lie in the object store of whoever brought the mesh up,
+    and are gone at the second restart.
     """
     internal_kv._internal_kv_put(_KEPT, pickle.dumps(spec), namespace=_kept_in(spec.mesh))
 

@@ -9,7 +9,6 @@ rest, and in a Ray that was joined the actors notice that what stands there for 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import os
@@ -63,9 +62,7 @@ class RunningMesh:
 
     async def status(self) -> dict[str, Any]:
         """What `mesh status --json` prints."""
-        status: dict[str, Any] = await ask(
-            self.endpoints, "status", token=self.config.token
-        )
+        status: dict[str, Any] = await ask(self.endpoints, "status", token=self.config.token)
         return {**status, "log": str(self.config.log_path)}
 
     async def start(self, carried: bytes, progress: Progress) -> None:
@@ -233,9 +230,7 @@ class RunningMesh:
         deadline = asyncio.get_running_loop().time() + _READY_S
         while not self._is_whole(status := await self.status()):
             if asyncio.get_running_loop().time() > deadline:
-                raise SetupError(
-                    f"the mesh was not ready within {_READY_S:g} s: {status}"
-                )
+                raise SetupError(f"the mesh was not ready within {_READY_S:g} s: {status}")
             await asyncio.sleep(_POLL_S)
 
     def _is_whole(self, status: dict[str, Any]) -> bool:
