@@ -170,7 +170,7 @@ FAULTS = {
     "primary-stopped": Fault(_primary, "stop", (_WRITES, *NO_FAILURE), _HOLD_S),
     "replica-killed": Fault(_replica, "kill", (_WRITES, *NO_FAILURE)),
     "replica-stopped": Fault(_replica, "stop", (_WRITES, *NO_FAILURE), _HOLD_S),
-    "handler-slow": Fault(_handler, "slow", (_MOVED, *KEPT), 10.0),
+    "handler-slow": Fault(_handler, "slow", (_MOVED, *KEPT), 10.0, entity="Faulty"),
     "handler-failing": Fault(_handler, "fail", (_MOVED, *KEPT), 10.0, entity="Faulty"),
     "starved": Fault(_nobody, "starve", (_CALM, *NO_FAILURE), 600.0),
 }
@@ -354,12 +354,13 @@ async def _last_words(
         moved: its partitions were another's by then; before that it may write, of course.
     """
     verdict = await pinned.wait(_TELL_S)
+    gone = pinned.is_gone
     pinned.close()
     written = [await client.call("KV.get", name) or 0 for name in probes.written]
     return {
         "old_asked": verdict.asked,
         "old_answered": verdict.answered,
-        "old_gone": pinned.is_gone,
+        "old_gone": gone,
         "old_stale": verdict.stale,
         "old_wrote": max(verdict.acknowledged, sum(written)) if moved else 0,
     }
