@@ -604,6 +604,9 @@ def main() -> int:
             figures["faults"][name] = {"goals": verdicts, "rows": rows}
             texts.append(report(name, rows, verdicts))
             say(texts[-1])
+    except KeyboardInterrupt:
+        say("interrupted; what was started is taken down")
+        return 130
     finally:
         meshes.leave()
     conclude(figures, "\n\n".join(texts), options.json)
