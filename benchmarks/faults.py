@@ -261,7 +261,9 @@ class Repeat:
         await asyncio.sleep(max(0.0, since + options.window - clock.now()))
         figures["whole_again"] = await watch.whole(options.limit)
         if fault.next_death and figures["whole_again"]:
-            figures["next_death_failed"] = await _next_death(watch, load, self._dice, options)
+            next_victim = self._dice.choice(handlers(watch.latest))
+            figures["next_death_failed"] = await _next_death(next_victim, watch, load, options)
+            hurt.append(next_victim)
         until = clock.now()
         await asyncio.sleep(0.5)
         if led:
@@ -270,8 +272,13 @@ class Repeat:
             figures["moved_ms"] = _ms(watch.moved_s(since, list(before)))
             figures["first_moved_ms"] = _ms(watch.first_moved_s(since, before))
         self._span = (since, until)
-        self._mine = {partition for victim in hurt for partition in victim.partitions}
-        await self._of_events(watch, wall, {v.name for v in victims})
+        self._mine = {
+            partition
+            for victim in hurt
+            if victim.process in before
+            for partition in victim.partitions
+        }
+        await self._of_events(watch, wall, {v.name for v in (*victims, *hurt)})
 
     async def _of_events(self, watch: Watch, wall: float, hurt: set[str]) -> None:
         events = [e for e in await watch.gather_events() if e["at"] >= wall - 0.001]
@@ -378,12 +385,12 @@ async def _new_client(status: Status) -> float | None:
 
 
 async def _next_death(
-    watch: Watch, load: OpenLoop, dice: random.Random, options: argparse.Namespace
+    victim: Victim, watch: Watch, load: OpenLoop, options: argparse.Namespace
 ) -> int:
     """Kill a handler; how many calls failed from then on."""
     before = len(load.samples)
     with Wounds(Path()) as wounds:
-        wounds.kill([dice.choice(handlers(watch.latest))])
+        wounds.kill([victim])
     await asyncio.sleep(options.window)
     await watch.whole(options.limit)
     return sum(sample.error is not None for sample in list(load.samples)[before:])
