@@ -596,6 +596,7 @@ def main() -> int:
     figures: Figures = {"rate": options.rate, "handlers": options.handlers, "faults": {}}
     meshes = Meshes(options)
     texts = []
+    interrupted = False
     try:
         for name in names:
             rows = []
@@ -613,10 +614,12 @@ def main() -> int:
             say(texts[-1])
     except KeyboardInterrupt:
         say("interrupted; what was started is taken down")
-        return 130
+        interrupted = True
     finally:
         meshes.leave()
     conclude(figures, "\n\n".join(texts), options.json)
+    if interrupted:
+        return 130
     return 0 if all(v["met"] for f in figures["faults"].values() for v in f["goals"]) else 1
 
 
