@@ -299,8 +299,10 @@ class Repeat:
             async with asyncio.timeout(self._options.limit):
                 verdict = await load.verdict()
         except (MeshError, TimeoutError) as error:
-            # Nobody can read the counters back: neither kept nor broken, and no goal is met.
-            figures.update(calls=len(load.samples), ledger=f"{type(error).__name__}: {error}"[:200])
+            # Nobody can read the counters back: neither kept nor broken, and that goal is not met.
+            failed = sum(sample.error is not None for sample in load.samples)
+            figures.update(calls=len(load.samples), failed=failed + queries.verdict.failed)
+            figures["ledger"] = f"{type(error).__name__}: {error}"[:200]
             return
         told = sum(n for error, n in verdict.errors.items() if error.startswith("EntityError"))
         figures.update(
