@@ -27,6 +27,8 @@ class StoreStatus(enum.Enum):
     """The batch is not the next in sequence on its lane."""
     DEPOSED = "deposed"
     """Another leader's token is recorded."""
+    OLD = "old"
+    """What the change was decided from was asked too long ago: ask again, decide again."""
     CONFLICT = "conflict"
     """What the caller asserted does not hold; `detail` says what."""
 
@@ -199,7 +201,9 @@ class Takeover:
 
 @dataclass(frozen=True, slots=True)
 class TakeoverReply:
-    """`renewals`: the revoked grants' last renewal numbers. `versions`: of each grant named."""
+    """`renewals`: the revoked grants' last renewal numbers. `versions`: of each grant named; after an opening
+    and after a bid, of each active one.
+    """
 
     status: StoreStatus
     acknowledged: bool = False
@@ -212,7 +216,8 @@ class TakeoverReply:
 class OpenLife:
     """A leader's call that begins a life, on a primary that this leader has chosen.
 
-    Revokes every grant of the lives before it. `previous` is the number of the life that the caller saw
+    Each active grant goes on in it: rewritten to the new life, its version one higher, with the epochs and
+    seqs that it had. A revoked one stays revoked. `previous` is the number of the life that the caller saw
     recorded (0: none); the store refuses when it has another one.
     """
 
@@ -222,6 +227,54 @@ class OpenLife:
     token: int
     partitions: int
     sync_set: InSyncSet
+
+
+@dataclass(frozen=True, slots=True)
+class SetChange:
+    """The next in-sync set, and how old its evidence may be.
+
+    Attributes:
+        sync_set: its version is one above that on record; at least one member is left.
+        asked_at_us: the primary's clock, read *before* what the change rests on was asked. Whoever takes a
+            member out, or a node's confirmation for unnecessary, has to name it: a leader that is paused in
+            between would else write what a majority no longer sees.
+        max_age_us: when the call arrives later than that, it is refused (OLD).
+    """
+
+    sync_set: InSyncSet
+    asked_at_us: int | None = None
+    max_age_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSet:
+    """A leader's call that records another in-sync set; acknowledged by that one.
+
+    Attributes:
+        operation: names the call; its repetition answers OK and changes nothing.
+    """
+
+    operation: bytes
+    life: int
+    token: int
+    change: SetChange
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """A would-be leader's call: from now on the store listens to `new_token` alone.
+
+    Attributes:
+        operation: names the call; its repetition answers OK and changes nothing.
+        token: the one that the caller saw on record; of two who saw the same, one is refused.
+        change: where a member is gone together with the leader, a bid could not be acknowledged without it.
+    """
+
+    operation: bytes
+    life: int
+    token: int
+    new_token: int
+    change: SetChange | None = None
 
 
 @dataclass(frozen=True, slots=True)

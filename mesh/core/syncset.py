@@ -37,6 +37,12 @@ class InSyncSet:
     no_candidates: frozenset[str] = frozenset()
     durability: Durability = "replicated"
 
+    def asks_less_than(self, earlier: InSyncSet) -> bool:
+        """Whether a write needs fewer nodes than under `earlier`: a member is missing, or a node newly
+        marked as no candidate. What that rests on has to be recent when it is recorded.
+        """
+        return bool(earlier.members - self.members or self.no_candidates - earlier.no_candidates)
+
     def encode(self) -> bytes:
         """The record's bytes in the store."""
         blob: bytes = msgpack.packb(

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mesh.core.records import (
+    Bid,
+    ChangeSet,
     CommitReply,
     Entry,
     GrantRef,
@@ -102,7 +104,25 @@ class Store(Protocol):
         ...
 
     async def open_life(self, call: OpenLife) -> TakeoverReply:
-        """Begin a life on the primary: recorded run id = the server's own."""
+        """Begin a life on the primary: recorded run id = the server's own.
+
+        Active grants go on in it, each under its next version.
+        """
+        ...
+
+    async def bid(self, call: Bid) -> TakeoverReply:
+        """Take the lead in the life that is open, and say whether that is acknowledged."""
+        ...
+
+    async def change_set(self, call: ChangeSet) -> TakeoverReply:
+        """Record the next in-sync set, and say whether that one acknowledges it.
+
+        Status CONFLICT: not the next version, or nobody left; OLD: what it rests on is out of date.
+        """
+        ...
+
+    async def clock_us(self) -> int:
+        """The primary's clock, in microseconds; read before the evidence for a set's change is asked."""
         ...
 
     async def recorded(self) -> Recorded:

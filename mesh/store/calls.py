@@ -15,7 +15,18 @@ from typing import Any, TypeVar
 
 import msgpack
 
-from mesh.core.records import Entry, GrantRef, Life, OpenLife, Recorded, Takeover, Want
+from mesh.core.records import (
+    Bid,
+    ChangeSet,
+    Entry,
+    GrantRef,
+    Life,
+    OpenLife,
+    Recorded,
+    SetChange,
+    Takeover,
+    Want,
+)
 from mesh.core.syncset import InSyncSet
 from mesh.store.api import SWEEP_BUDGET, SWEEP_BYTES, SWEEP_MOST
 from mesh.store.library import function
@@ -32,6 +43,8 @@ for more than the WAIT waited for: acknowledgements that look short although not
 
 NO_GRANT = 0
 """In place of a grant's index: nobody."""
+NOT_ASKED = 0
+"""In place of the time at which a set's change was asked about."""
 
 
 def _epoch(epoch: int) -> bytes:
@@ -61,6 +74,8 @@ _RECORDED = _prefix("recorded")
 _RENEWALS = _prefix("renewals")
 _TAKEOVER = _prefix("takeover")
 _OPEN_LIFE = _prefix("open_life")
+_BID = _prefix("bid")
+_CHANGE_SET = _prefix("change_set")
 
 SCAN_PAGE = 128
 """Fields asked of one HSCAN; a value may have 1 MiB."""
@@ -192,6 +207,24 @@ class Calls:
         )
         keys = [self._life, self._leader, self._grants, *map(self._grant, nonces)]
         return _fcall(_OPEN_LIFE, keys, blob)
+
+    def bid(self, call: Bid, nonces: Sequence[bytes]) -> bytes:
+        blob = self._blob(
+            call.operation, call.life, call.token, call.new_token, nonces, *_changed(call.change)
+        )
+        keys = [self._life, self._leader, self._grants, *map(self._grant, nonces)]
+        return _fcall(_BID, keys, blob)
+
+    def change_set(self, call: ChangeSet) -> bytes:
+        blob = self._blob(call.operation, call.life, call.token, *_changed(call.change))
+        return _fcall(_CHANGE_SET, [self._life, self._leader], blob)
+
+
+def _changed(change: SetChange | None) -> tuple[bytes, int, int]:
+    if change is None:
+        return b"", NOT_ASKED, 0
+    asked_at_us = NOT_ASKED if change.asked_at_us is None else change.asked_at_us
+    return change.sync_set.encode(), asked_at_us, change.max_age_us
 
 
 def _column(values: Sequence[T], written: Mapping[T, V]) -> list[V] | V:

@@ -1,8 +1,8 @@
 """The function library that every store server of a mesh runs.
 
-Functions rather than EVALSHA: a library replicates, so a promoted replica has it at once. Names
-carry the version of the calling convention: while a mesh is upgraded, two versions live side by
-side.
+Functions rather than EVALSHA: a library replicates, so a promoted replica has it at once. Each name
+carries the version of that function's calling convention: one that means something else gets the next
+number, so that no process calls what it does not know.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Any
 
 from mesh.store.resp import pack
 
-VERSION = 1
-NAME = f"raymesh_{VERSION}"
+NAME = "raymesh_1"
 
-_FILES = ("common", "commit", "read", "takeover", "open_life")
+_VERSIONS = {"open_life": 2}
+"""Of functions that are not in their first."""
+_FILES = ("common", "commit", "read", "takeover", "sets", "open_life")
 
 
 def function(name: str) -> bytes:
-    """The name under which one function of this version is called."""
-    return f"raymesh_{name}_{VERSION}".encode()
+    """The name under which one function is called."""
+    return f"raymesh_{name}_{_VERSIONS.get(name, 1)}".encode()
 
 
 @cache

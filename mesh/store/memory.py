@@ -13,6 +13,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mesh.core.records import (
+    Bid,
+    ChangeSet,
     CommitReply,
     Entry,
     GrantRef,
@@ -82,6 +84,15 @@ class MemoryStore:
 
     async def open_life(self, call: OpenLife) -> TakeoverReply:
         return self._judged(self._call(lambda: self._server.open_life(call)))
+
+    async def bid(self, call: Bid) -> TakeoverReply:
+        return self._judged(self._call(lambda: self._server.bid(call)))
+
+    async def change_set(self, call: ChangeSet) -> TakeoverReply:
+        return self._judged(self._call(lambda: self._server.change_set(call)))
+
+    async def clock_us(self) -> int:
+        return self._call(lambda: self._server.clock_us)
 
     async def recorded(self) -> Recorded:
         return self._call(self._server.recorded)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from mesh.core.epochs import NOT_HELD, format_epoch
 from mesh.core.records import (
+    Bid,
+    ChangeSet,
     CommitReply,
     Entry,
     GrantRef,
@@ -21,6 +23,7 @@ from mesh.core.records import (
     OpenLife,
     Recorded,
     ScanReply,
+    SetChange,
     StoreStatus,
     SweepReply,
     Takeover,
@@ -29,7 +32,7 @@ from mesh.core.records import (
     Verdict,
     Want,
 )
-from mesh.core.syncset import Role
+from mesh.core.syncset import InSyncSet, Role
 from mesh.store.api import LANES, SWEEP_BUDGET, SWEEP_BYTES, SWEEP_MOST
 
 SCAN_PAGE = 128
@@ -67,6 +70,8 @@ class MemoryServer:
     def __init__(self, replicas: int = 2) -> None:
         self.run_id = secrets.token_hex(20)
         self.offset = 0
+        self.clock_us = 1_700_000_000_000_000
+        """Stands still; a test moves it."""
         self.links = [f"memory:{port}" for port in range(1, replicas + 1)]
         self.paused: dict[str, int] = {}
         """Offsets at which the replicas named here stopped to follow."""
@@ -78,7 +83,7 @@ class MemoryServer:
         self.life: Life | None = None
         self.table = b""
         self.intents = b""
-        self.operation = b""
+        self.operation = self.set_operation = b""
         self.reply = TakeoverReply(StoreStatus.OK)
         self.handlers: dict[bytes, str] = {}
         self.grants: dict[bytes, _Grant] = {}
@@ -304,7 +309,7 @@ class MemoryServer:
         if life and call.operation == self.operation and call.token == life.token:
             is_mine = self.is_open(call.number) is not None
             self.offset += is_mine
-            return TakeoverReply(StoreStatus.OK if is_mine else StoreStatus.CLOSED)
+            return self.reply if is_mine else TakeoverReply(StoreStatus.CLOSED)
         if life and call.token <= life.token:
             return TakeoverReply(StoreStatus.DEPOSED)
         number = life.number if life else 0
@@ -318,8 +323,8 @@ class MemoryServer:
         if problem:
             return TakeoverReply(StoreStatus.CONFLICT, detail=problem)
         for nonce in self.handlers:
-            del self.grants[nonce]
-        self.handlers.clear()
+            grant = self.grants[nonce]
+            grant.version, grant.life = grant.version + 1, call.number
         self.life = Life(
             self.run_id,
             call.number,
@@ -328,9 +333,65 @@ class MemoryServer:
             life.sync_set.version if life else 0,
             call.sync_set,
         )
-        self.operation, self.reply = call.operation, TakeoverReply(StoreStatus.OK)
+        self.operation, self.reply = call.operation, self._active_versions()
         self.offset += 1
         return self.reply
+
+    def _active_versions(self) -> TakeoverReply:
+        versions = {nonce: self.grants[nonce].version for nonce in self.handlers}
+        return TakeoverReply(StoreStatus.OK, versions=versions)
+
+    def bid(self, call: Bid) -> TakeoverReply:
+        life = self.is_open(call.life)
+        if life is None:
+            return TakeoverReply(StoreStatus.CLOSED)
+        if call.operation == self.operation and life.token == call.new_token:
+            self.offset += 1
+            return self.reply
+        if life.token != call.token:
+            return TakeoverReply(StoreStatus.DEPOSED)
+        if call.new_token <= call.token:
+            problem = f"token {call.new_token} is not above {call.token}"
+            return TakeoverReply(StoreStatus.CONFLICT, detail=problem)
+        if call.change is not None:
+            refused = self._change_refused(life.sync_set, call.change)
+            if refused is not None:
+                return refused
+            life = replace(life, sync_set=call.change.sync_set)
+        self.life = replace(life, token=call.new_token)
+        self.operation, self.reply = call.operation, self._active_versions()
+        self.offset += 1
+        return self.reply
+
+    def change_set(self, call: ChangeSet) -> TakeoverReply:
+        life = self.is_open(call.life)
+        if life is None:
+            return TakeoverReply(StoreStatus.CLOSED)
+        if life.token != call.token:
+            return TakeoverReply(StoreStatus.DEPOSED)
+        if call.operation != self.set_operation:
+            refused = self._change_refused(life.sync_set, call.change)
+            if refused is not None:
+                return refused
+            self.life = replace(life, sync_set=call.change.sync_set)
+            self.set_operation = call.operation
+        self.offset += 1
+        return TakeoverReply(StoreStatus.OK)
+
+    def _change_refused(self, before: InSyncSet, change: SetChange) -> TakeoverReply | None:
+        after, problem = change.sync_set, ""
+        if after.version != before.version + 1:
+            problem = f"set {before.version} is recorded, {after.version} is not the next"
+        elif after.durability != before.durability:
+            problem = f"the durability is {before.durability}, not {after.durability}"
+        elif after.durability == "replicated" and not after.members:
+            problem = "no member would be left"
+        elif after.asks_less_than(before):
+            if change.asked_at_us is None:
+                problem = "it asks for less, and does not say since when that is known to be safe"
+            elif self.clock_us - change.asked_at_us > change.max_age_us:
+                return TakeoverReply(StoreStatus.OLD)
+        return TakeoverReply(StoreStatus.CONFLICT, detail=problem) if problem else None
 
     def recorded(self) -> Recorded:
         return Recorded(self.life, self.run_id, self.table, self.intents, dict(self.handlers))

@@ -108,7 +108,9 @@ class PinnedConnection:
         (reply,) = await connection.execute(command, within_s=self._call_timeout_s)
         return self._checked(reply)
 
-    def write(self, call: bytes, read: Callable[[Written], Result]) -> asyncio.Future[Result]:
+    def write(
+        self, call: bytes, read: Callable[[Written], Result], changed: InSyncSet | None = None
+    ) -> asyncio.Future[Result]:
         """Carry out a function call and learn whether it is acknowledged; raises as `ask` does.
 
         On an open connection the call has left when this returns, and its replies are judged where
@@ -118,17 +120,23 @@ class PinnedConnection:
 
         Args:
             read: makes the caller's result of what was written.
+            changed: the set that this very call makes the one to acknowledge it; waiting for a member that
+                it takes out would only cost the time-out.
         """
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         connection = self._connection
         if connection is None or connection.closed:
-            self._later(self._open_and_begin(call, read, done))
+            self._later(self._open_and_begin(call, read, changed, done))
         else:
-            self._begin(connection, call, read, done)
+            self._begin(connection, call, read, changed, done)
         return done
 
     async def _open_and_begin(
-        self, call: bytes, read: Callable[[Written], Result], done: asyncio.Future[Result]
+        self,
+        call: bytes,
+        read: Callable[[Written], Result],
+        changed: InSyncSet | None,
+        done: asyncio.Future[Result],
     ) -> None:
         try:
             connection = await self._open()
@@ -138,18 +146,20 @@ class PinnedConnection:
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller has to hear it
             _fail(done, error)
         else:
-            self._begin(connection, call, read, done)
+            self._begin(connection, call, read, changed, done)
 
     def _begin(
         self,
         connection: Connection,
         call: bytes,
         read: Callable[[Written], Result],
+        changed: InSyncSet | None,
         done: asyncio.Future[Result],
     ) -> None:
         seen = self._seen
-        fsynced = seen.sync_set.durability == "fsynced"
-        links = links_to_wait_for(seen.sync_set, seen.role)
+        expected = changed or seen.sync_set
+        fsynced = expected.durability == "fsynced"
+        links = links_to_wait_for(expected, seen.role)
         waits = self._waits.get((links, fsynced))
         if waits is None:
             waits = self._waits[links, fsynced] = self._packed_waits(links, fsynced=fsynced)

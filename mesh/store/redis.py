@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mesh.core.records import (
+    Bid,
+    ChangeSet,
     CommitReply,
     Entry,
     GrantRef,
@@ -38,6 +40,7 @@ from mesh.store.primary import ROLE, NoPrimary
 from mesh.store.resp import pack
 from mesh.store.server import ServerInfo
 
+_TIME = pack("TIME")
 _VERDICTS = tuple(Verdict)  # by number; making each from its number costs 20 us for 64 partitions
 
 
@@ -127,8 +130,21 @@ class RedisStore:
         return await self._admin.write(self._calls.takeover(call, others), _read_takeover)
 
     async def open_life(self, call: OpenLife) -> TakeoverReply:
-        nonces = await self._grants()
-        return await self._admin.write(self._calls.open_life(call, nonces), _read_opening)
+        packed = self._calls.open_life(call, await self._grants())
+        return await self._admin.write(packed, _read_takeover, call.sync_set)
+
+    async def bid(self, call: Bid) -> TakeoverReply:
+        packed = self._calls.bid(call, await self._grants())
+        changed = call.change.sync_set if call.change else None
+        return await self._admin.write(packed, _read_takeover, changed)
+
+    async def change_set(self, call: ChangeSet) -> TakeoverReply:
+        packed = self._calls.change_set(call)
+        return await self._admin.write(packed, _read_change, call.change.sync_set)
+
+    async def clock_us(self) -> int:
+        seconds, microseconds = await self._admin.ask(_TIME)
+        return int(seconds) * 1_000_000 + int(microseconds)
 
     async def recorded(self) -> Recorded:
         return read_recorded(await self._admin.ask(self._calls.recorded()))
@@ -204,7 +220,7 @@ def _read_takeover(written: Written) -> TakeoverReply:
     return TakeoverReply(written.status, written.acknowledged, renewals, versions)
 
 
-def _read_opening(written: Written) -> TakeoverReply:
+def _read_change(written: Written) -> TakeoverReply:
     if written.status is not StoreStatus.OK:
         return TakeoverReply(written.status, detail=_detail(written.reply))
     return TakeoverReply(written.status, written.acknowledged)

@@ -60,7 +60,8 @@ class Operation:
         value: the reply, where it returned.
         error: class name and message of what was raised.
         idempotency_key: the caller's own, where there is one.
-        released: where the end stood that left it unknown, if the mesh said more about it later.
+        told: how it ended for its caller; `end` is what is known since, if the mesh said more about it.
+        released: where the end stood that left it unknown, if the mesh said more about it.
         settled: when it did.
     """
 
@@ -82,6 +83,7 @@ class Operation:
         "released",
         "settled",
         "timeout",
+        "told",
         "value",
     )
 
@@ -116,6 +118,7 @@ class Operation:
         self.end = End.RUNNING
         self.value: Any = None
         self.error: tuple[str, str] | None = None
+        self.told = End.RUNNING
         self.released: float | None = None
         self.settled: float | None = None
 
@@ -245,25 +248,35 @@ class History:
     def failed(self, operation: Operation, error: MeshError) -> None:
         """It raised what a client raises."""
         if isinstance(error, EntityError):
-            operation.error = error.type, error.message
-            end = End.RAISED
-        else:
-            operation.error = type(error).__name__, error.message
-            end = End.UNKNOWN
-            if error.executed is not None:
-                end = End.EXECUTED if error.executed else End.NOT_EXECUTED
-        self.finish(operation, end)
+            self.finish(operation, End.RAISED, (error.type, error.message))
+            return
+        end = End.UNKNOWN
+        if error.executed is not None:
+            end = End.EXECUTED if error.executed else End.NOT_EXECUTED
+        self.finish(operation, end, (type(error).__name__, error.message))
 
-    def finish(self, operation: Operation, end: End) -> None:
-        """It ended.
+    def finish(self, operation: Operation, end: End, error: tuple[str, str] | None = None) -> None:
+        """It ended for its caller.
+
+        What somebody else was told of it meanwhile is what is known, unless its own caller knows it, too.
+
+        Args:
+            operation: one that runs.
+            end: what its caller was told.
+            error: class name and message of what was raised.
 
         Raises:
             ValueError: it had ended before.
         """
-        if operation.end is not End.RUNNING:
+        if operation.told is not End.RUNNING:
             raise ValueError(f"{operation} ends a second time: {end.value}")
-        operation.end = end
+        operation.told = end
         operation.ended = self._now()
+        if operation.settled is not None and end in _MAYBE:
+            operation.released = next(self._order)
+            return
+        operation.end, operation.error = end, error
+        operation.settled = None
         operation.last = next(self._order)
 
     @contextmanager
@@ -279,8 +292,7 @@ class History:
             raise
         except BaseException as error:
             # None of ours: what it says of the call is not known.
-            operation.error = type(error).__name__, str(error)
-            self.finish(operation, End.UNKNOWN)
+            self.finish(operation, End.UNKNOWN, (type(error).__name__, str(error)))
             raise
 
     def settle(self, operation: Operation, end: End, value: Any = None) -> None:
@@ -301,9 +313,7 @@ class History:
         else:
             operation.value = value
         operation.settled = self._now()
-        if operation.ended == math.inf:
-            operation.ended = operation.settled
-        else:
+        if operation.told is not End.RUNNING:
             operation.released = operation.last
         operation.last = next(self._order)
 

@@ -100,7 +100,7 @@ def _events(operation: Operation, codec: Codec) -> Iterator[Event]:
     outcome = operation.write_outcome(show)
     if operation.settled is not None:
         if operation.released is not None:
-            yield Event(operation.released, operation.ended, f"{who}{End.UNKNOWN.value}")
+            yield Event(operation.released, operation.ended, f"{who}{operation.told.value}")
         yield Event(operation.last, operation.settled, f"{who}{_SETTLED}{outcome}")
     elif operation.end is not End.RUNNING:
         yield Event(operation.last, operation.ended, who + outcome)
@@ -156,8 +156,7 @@ class _Reader:
         elif end is End.RETURNED:
             self.history.returned(operation, value)
         else:
-            operation.error = value
-            self.history.finish(operation, end)
+            self.history.finish(operation, end, value)
 
     def _begin(self, client: str, text: str) -> Operation:
         call = parse_call(text, self._codecs)

@@ -310,15 +310,17 @@ class HostedMesh:
     def _on_clock_moved(self) -> None:
         for node in list(self.nodes.values()):
             node.look_at_the_clock()
-        self.supervisor._step(signals.Tick())
+        self.supervisor.leader.step(signals.Tick())
 
     def prove_exit(self, node: Node) -> None:
         """What a warden would report of that process."""
-        self.supervisor._step(signals.ProcessExited(node.nonce, node.settings.id, self.clock.now()))
+        self.supervisor.leader.step(
+            signals.ProcessExited(node.nonce, node.settings.id, self.clock.now())
+        )
 
     def is_taken_over(self, node: Node) -> bool:
         """That process is off the record, and who has its partitions was told."""
-        core = self.supervisor._core
+        core = self.supervisor.core
         if core is None or not core.at_rest:
             return False
         return node.nonce not in {member.row.nonce for member in core.members}

@@ -64,6 +64,7 @@ async def test_a_link_that_need_not_confirm_and_is_faster_leaves_no_batch_short(
         grant = await mesh.join(1)
         for seq in range(1, 100):
             assert await acknowledged(mesh, grant, seq)
+        await mesh.takeover(revoke=(grant.nonce,))
 
 
 async def test_an_attached_link_outside_the_set_must_confirm_too(mesh):

@@ -8,7 +8,18 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from mesh.core.epochs import epoch_of
-from mesh.core.records import Entry, GrantRef, Move, Moves, OpenLife, Takeover, Want
+from mesh.core.records import (
+    Bid,
+    ChangeSet,
+    Entry,
+    GrantRef,
+    Move,
+    Moves,
+    OpenLife,
+    SetChange,
+    Takeover,
+    Want,
+)
 from mesh.core.syncset import InSyncSet
 from mesh.store.api import Store
 
@@ -23,6 +34,7 @@ class Script:
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
         self.life = self.token = 0
+        self.set_version = 0
         self.operations = 0
 
     def near(self, number: int) -> int:
@@ -55,6 +67,27 @@ class Script:
             SET,
         )
         return lambda store: store.open_life(call)
+
+    def change(self) -> SetChange:
+        members = self.dice.sample(["a:1", "b:2", "c:3"], self.dice.randrange(3))
+        marked = self.dice.sample(["d:4", "e:5"], self.dice.choice([0, 0, 1]))
+        # The two stores' clocks differ: 0 is too long ago for both, and what lies ahead is recent.
+        asked_at_us = self.dice.choice([None, 1, 2**51, 2**51])
+        version = self.near(self.set_version + 1)
+        changed = InSyncSet(version, frozenset(members), frozenset(marked), "process")
+        return SetChange(changed, asked_at_us, 1_000_000)
+
+    def bid(self) -> Ask:
+        token = self.near(self.token)
+        new_token = token + self.dice.choice([1, 1, 1, 0])
+        change = self.change() if self.dice.random() < 0.3 else None
+        call = Bid(self.operation(), self.near(self.life), token, new_token, change)
+        return lambda store: store.bid(call)
+
+    def change_set(self) -> Ask:
+        life, token = self.near(self.life), self.near(self.token)
+        call = ChangeSet(self.operation(), life, token, self.change())
+        return lambda store: store.change_set(call)
 
     def takeover(self) -> Ask:
         moves = tuple(
@@ -104,7 +137,8 @@ class Script:
 
     def next(self) -> Ask:
         kinds = [self.opening, self.takeover, self.commit, self.load, self.scan, self.renewals]
-        (kind,) = self.dice.choices(kinds, [1, 10, 10, 4, 2, 2])
+        kinds += [self.bid, self.change_set]
+        (kind,) = self.dice.choices(kinds, [1, 10, 10, 4, 2, 2, 1, 2])
         return kind()
 
 
@@ -120,4 +154,6 @@ async def test_both_stores_answer_alike(in_memory, on_redis, seed):
         assert (found.table, found.grants) == (expected.table, expected.grants), f"step {step}"
         if found.life:
             script.life, script.token = found.life.number, found.life.token
+            script.set_version = found.life.sync_set.version
+            assert found.life.sync_set == expected.life.sync_set, f"step {step}"
     assert len(statuses) >= 5  # it is a plausible script

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.core.records import OpenLife, StoreStatus
+from mesh.core.records import OpenLife, StoreStatus, Verdict
 from mesh.core.syncset import InSyncSet
 from mesh.ids import new_operation
 
@@ -89,29 +89,53 @@ async def test_of_two_leaders_one_opens_the_life(mesh):
     assert [reply.status for reply in replies] == [StoreStatus.OK, StoreStatus.DEPOSED]
 
 
-async def test_an_opening_ends_every_grant_and_keeps_the_table(mesh):
+async def test_an_opening_keeps_grants_and_table_and_tells_the_grants_new_versions(mesh):
     await mesh.open()
-    grant = await mesh.join(1)
+    grants = [await mesh.join(p) for p in (1, 2)]
     await mesh.takeover(table=b"last", intents=b"plans")
-    await mesh.store.commit(0, grant, 1, 5, [mesh.entry(1, a=b"x")])
-    await mesh.open()
+    reply = await mesh.open()
+    assert reply.versions == {grant.nonce: grant.version + 1 for grant in grants}
     found = await mesh.store.recorded()
-    assert (found.grants, found.table, found.intents) == ({}, b"last", b"plans")
-    assert (await mesh.store.commit(0, grant, 2, 6, [])).status is StoreStatus.CLOSED
-    here = replace(grant, life=mesh.life)
-    assert (await mesh.store.commit(0, here, 2, 6, [])).status is StoreStatus.REVOKED
+    assert found.grants == {grant.nonce: "h-0" for grant in grants}
+    assert (found.table, found.intents) == (b"last", b"plans")
 
 
-async def test_a_process_comes_back_under_its_nonce_and_counts_anew(mesh):
+async def test_a_grant_goes_on_in_the_new_life_with_its_epochs_seqs_and_renewal(mesh):
     await mesh.open()
     grant = await mesh.join(1)
-    await mesh.store.commit(0, grant, 1, 5, [mesh.entry(1, a=b"x")])
+    entry = mesh.entry(1, a=b"x")
+    await mesh.store.commit(0, grant, 1, 5, [entry])
+    opened = await mesh.open()
+    assert (await mesh.store.commit(0, grant, 2, 6, [])).status is StoreStatus.CLOSED
+    assert await mesh.store.renewals(mesh.life, [grant.nonce]) == {grant.nonce: 5}
+    here = replace(grant, life=mesh.life, version=opened.versions[grant.nonce])
+    repeated = await mesh.store.commit(0, here, 1, 6, [entry])
+    assert (repeated.status, repeated.duplicate) == (StoreStatus.OK, True)
+    assert repeated.verdicts == (Verdict.APPLIED,)  # the epoch of the life before still stands
+    following = await mesh.store.commit(0, here, 2, 7, [entry])
+    assert (following.status, following.duplicate) == (StoreStatus.OK, False)
+
+
+async def test_who_names_the_new_life_and_the_grants_old_version_is_taken(mesh):
+    # It asserts no more than that it knows of nothing newer.
     await mesh.open()
-    again = await mesh.join(1, nonce=grant.nonce)
-    assert again.version == 1
-    reply = await mesh.store.commit(0, again, 1, 6, [mesh.entry(1, b=b"y")])
-    assert (reply.status, reply.duplicate) == (StoreStatus.OK, False)
-    assert await mesh.read(again, 1, b"a", b"b") == [b"x", b"y"]
+    grant = await mesh.join(1)
+    await mesh.open()
+    here = replace(grant, life=mesh.life)
+    assert (await mesh.store.commit(0, here, 1, 1, [])).status is StoreStatus.OK
+
+
+async def test_a_revoked_grant_stays_revoked_in_every_later_life(mesh):
+    await mesh.open()
+    grant = await mesh.join(1)
+    await mesh.takeover(revoke=(grant.nonce,))
+    for _ in range(2):
+        opened = await mesh.open()
+        assert opened.versions == {}
+        here = replace(grant, life=mesh.life)
+        assert (await mesh.store.commit(0, here, 1, 1, [])).status is StoreStatus.REVOKED
+        enrolled = await mesh.takeover(enroll=((grant.nonce, "h-0"),))
+        assert enrolled.status is StoreStatus.CONFLICT
 
 
 async def test_meshes_share_a_store_without_seeing_each_other(on_redis):

@@ -72,7 +72,7 @@ class InProcess(HostedMesh):
 
     async def events(self, kind: str) -> list[dict[str, Any]]:
         """What the supervisor recorded of that kind."""
-        return [e for e in await self.supervisor._list_events() if e["kind"] == kind]
+        return [e for e in await self.supervisor.questions.events() if e["kind"] == kind]
 
     async def replaced(self, id_: str, process: Node) -> Node:
         """Wait until another process stands in for `process`, with its share; returns it."""

@@ -57,8 +57,8 @@ async def unharmed(meshed):
 
 
 def listener_at(meshed: InProcess, address: str):
-    owner = meshed.supervisor if address == meshed.endpoint else meshed.nodes["h-0"]
-    return owner._listener
+    at_supervisor = address == meshed.endpoint
+    return meshed.supervisor.links.listener if at_supervisor else meshed.nodes["h-0"]._listener
 
 
 def kept_bytes(listener) -> int:
@@ -255,7 +255,7 @@ async def test_a_peer_that_sends_frame_after_frame_slowly_is_not_cut_off(meshed)
     """It has an unfinished one whenever anybody looks, and never the same."""
     frame = Ask(1, "nonsense", []).frame()
     half = len(frame) // 2
-    listener = meshed.supervisor._listener
+    listener = meshed.supervisor.links.listener
     async with greeted(meshed.endpoint) as slow:
         sweeps, sweep = 0, listener._sweep
         slow.send(frame[:half])

@@ -122,10 +122,10 @@ async def test_the_late_failure_of_a_start_that_was_given_up_is_not_the_next_one
     await shell.lead()
     try:
         for _ in range(2):
-            shell._perform(sv.StartHandler("h-0"))
+            shell.leader.perform(sv.StartHandler("h-0"))
             for _ in range(5):
                 await asyncio.sleep(0)
         assert started == ["h-0", "given up", "h-0"]
-        assert not [e for e in shell._events if e["kind"] == "handler_start_failed"]
+        assert not [e for e in shell.journal.events if e["kind"] == "handler_start_failed"]
     finally:
         await shell.stop()

@@ -92,7 +92,7 @@ async def test_the_next_owner_gives_the_recorded_reply_too(meshed, client):
     process = await meshed.kill("h-0")
     await meshed.replaced("h-0", process)
     partition = partition_of(key.encode(), PARTITIONS)
-    owner, epoch = meshed.supervisor._core.table.owner(partition)
+    owner, epoch = meshed.supervisor.core.table.owner(partition)
     async with caller(owner.address) as peer:
         peer.send(request(epoch, key))
         assert await reply(peer) == (Status.OK, 1)

@@ -113,14 +113,14 @@ async def test_a_handler_that_dies_while_it_is_handed_partitions_costs_nothing(m
     calling = asyncio.create_task(count_up(client, names, 100))
     meshed.replaces = False
     await meshed.kill("h-0")
-    asked, tell = asyncio.Event(), meshed.supervisor._tell
+    asked, tell = asyncio.Event(), meshed.supervisor.links.tell
 
     def told(nonce, message):
         tell(nonce, message)
         if isinstance(message, Release):
             asked.set()
 
-    monkeypatch.setattr(meshed.supervisor, "_tell", told)
+    monkeypatch.setattr(meshed.supervisor.links, "tell", told)
     await meshed.add("h-0")
     async with asyncio.timeout(5):
         await asked.wait()
@@ -134,7 +134,7 @@ async def test_a_client_with_an_old_table_is_put_right_by_the_redirect(meshed, d
     names = some_keys(64)
     await count_up(deaf, names, 1)
     await meshed.add("h-9")
-    await meshed.until(lambda: len(meshed.supervisor._core.table.handlers) == 4)
+    await meshed.until(lambda: len(meshed.supervisor.core.table.handlers) == 4)
     await meshed.until(meshed.is_ready)
     moved = await meshed.owned("h-9")
     deaf.statuses.clear()
@@ -164,7 +164,7 @@ async def test_every_handler_passes_new_tables_on_to_its_clients(meshed):
     await count_up(client, names, 1)
     process = await meshed.kill("h-1")
     await meshed.replaced("h-1", process)
-    await meshed.until(lambda: client.table.version == meshed.supervisor._core.table.version)
+    await meshed.until(lambda: client.table.version == meshed.supervisor.core.table.version)
     assert {await client.call("KV.incr", name) for name in names} == {2}
 
 
@@ -187,7 +187,7 @@ async def test_a_process_whose_grant_was_revoked_writes_nothing_and_ends(meshed,
 
 async def test_a_stopped_handler_ends_in_good_order(meshed):
     nodes: list[Node] = list(meshed.nodes.values())
-    await meshed.supervisor._stop_all()
+    await meshed.supervisor.questions.stop()
     async with asyncio.timeout(5):
         await asyncio.gather(*(node.ended.wait() for node in nodes))
         await meshed.supervisor.ended.wait()

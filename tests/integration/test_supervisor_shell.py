@@ -63,7 +63,7 @@ async def test_the_counts_of_the_handlers_add_up(meshed, tool):
 async def test_a_follower_hears_of_what_happens_as_it_happens(meshed, tool):
     feed = tool.follow()
     next_event = asyncio.create_task(anext(feed))
-    await meshed.until(lambda: bool(meshed.supervisor._followers))
+    await meshed.until(lambda: bool(meshed.supervisor.journal.followers))
     await meshed.kill("h-0")
     kinds = [(await next_event)["kind"]]
     async with asyncio.timeout(5):
@@ -137,10 +137,10 @@ async def test_traffic_new_clients_and_redirects_need_no_supervisor(meshed):
 
 async def test_a_handler_that_lost_its_link_comes_back_and_nothing_moves(meshed):
     before = (await meshed.status())["table_version"]
-    for conn in list(meshed.supervisor._handlers.values()):
+    for conn in list(meshed.supervisor.links.handlers.values()):
         conn.close()
     await meshed.until(lambda: all(n._leader_lost.is_set() for n in meshed.nodes.values()))
-    await meshed.until(lambda: len(meshed.supervisor._handlers) == 2)
+    await meshed.until(lambda: len(meshed.supervisor.links.handlers) == 2)
     await meshed.until(meshed.is_ready)
     assert (await meshed.status())["table_version"] == before
     assert await meshed.events("failover") == []
@@ -210,10 +210,10 @@ async def test_once_told_to_stop_nobody_is_taken_over_or_replaced(meshed, tool):
     assert moved > before
     await tool.ask("stop")
     await meshed.kill("h-1")
-    meshed.supervisor._step(sv.Tick())
-    assert killed.nonce not in meshed.supervisor._handlers
+    meshed.supervisor.leader.step(sv.Tick())
+    assert killed.nonce not in meshed.supervisor.links.handlers
     assert (await meshed.status())["table_version"] == moved
-    await meshed.until(lambda: all(t.done() for t in meshed.supervisor._starts.values()))
+    await meshed.until(lambda: all(t.done() for t in meshed.supervisor.leader.starts.values()))
     assert began == ["h-0"]
     assert len(await meshed.events("failover")) == 1
 
@@ -222,8 +222,8 @@ async def test_a_warden_that_comes_and_goes_is_on_record(meshed):
     async with raw_peer(meshed.endpoint) as peer:
         peer.send_hello(role="warden")
         peer.send(WardenHere("w-0", "here", 17, [b"n"]).frame())
-        await meshed.until(lambda: bool(meshed.supervisor._wardens))
-    await meshed.until(lambda: not meshed.supervisor._wardens)
+        await meshed.until(lambda: bool(meshed.supervisor.links.wardens))
+    await meshed.until(lambda: not meshed.supervisor.links.wardens)
     [here], [lost] = await meshed.events("warden_here"), await meshed.events("warden_lost")
     assert (here["warden"], here["node"], here["pid"], here["watching"]) == ("w-0", "here", 17, 1)
     assert (lost["warden"], lost["node"]) == ("w-0", "here")

@@ -88,10 +88,10 @@ async def test_whoever_waits_for_the_clock_to_move_finds_that_all_of_the_mesh_ha
         before = node._core.retention.now
         await m.clock.advance(1000)
         assert node._core.retention.now - before >= 1000
-        started = len(await m.supervisor._list_events())
+        started = len(await m.supervisor.questions.events())
         await m.kill("h-0")
         await m.clock.advance(0.25)
-        kinds = [e["kind"] for e in (await m.supervisor._list_events())[started:]]
+        kinds = [e["kind"] for e in (await m.supervisor.questions.events())[started:]]
         assert "handler_starting" in kinds
 
 
@@ -139,7 +139,7 @@ async def test_events_are_stamped_by_the_clock() -> None:
         begun = m.clock.wall()
         m.clock.advance(1000)
         await m.kill("h-0")
-        [failover] = [e for e in await m.supervisor._list_events() if e["kind"] == "failover"]
+        [failover] = [e for e in await m.supervisor.questions.events() if e["kind"] == "failover"]
         assert failover["at"] - begun == pytest.approx(1000, abs=1)
 
 

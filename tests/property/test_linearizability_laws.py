@@ -72,8 +72,7 @@ def tell(history, operation, reply, error):
     if error is None:
         history.returned(operation, reply)
     else:
-        operation.error = error
-        history.finish(operation, End.RAISED)
+        history.finish(operation, End.RAISED, error)
 
 
 def explainable(operations):

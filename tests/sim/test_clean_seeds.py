@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import pytest
 
-from mesh.testing.sim.plan import Plan, draw
+from mesh.testing.sim.drawing import draw
+from mesh.testing.sim.plan import Plan
+from mesh.testing.sim.result import Result
 from mesh.testing.sim.shrink import shrink
-from mesh.testing.sim.world import Result, simulate, sweep
+from mesh.testing.sim.world import simulate, sweep
 
 SEEDS = int(os.environ.get("SIM_SEEDS", "1000"))
 FIRST = int(os.environ.get("SIM_FIRST_SEED", "0"))
@@ -84,8 +86,8 @@ def test_no_seed_breaks_a_promise() -> None:
 
 
 def test_a_failing_seed_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mesh.testing.sim.world._UP_S", 0.5)
-    monkeypatch.setattr("mesh.testing.sim.world.World._is_ready", False)
+    monkeypatch.setattr("mesh.testing.sim.machines.UP_S", 0.5)
+    monkeypatch.setattr("mesh.testing.sim.machines.Machines.ready", False)
     plan = draw(7, calls=4, faults=2)
     assert "the mesh did not come up" in (said := explained(simulate(plan)))
     assert "shrunk:\nseed 7: 0 calls, 0 faults" in said

@@ -12,9 +12,12 @@ from mesh.core.handling import HandlerCore
 from mesh.core.records import CommitReply, StoreStatus, Verdict
 from mesh.store.redis import RedisStore
 from mesh.testing.history import End
-from mesh.testing.sim.plan import KINDS, Fault, Plan, PlannedCall, draw
+from mesh.testing.sim.drawing import draw
+from mesh.testing.sim.misfortune import KINDS
+from mesh.testing.sim.plan import Fault, Plan, PlannedCall
+from mesh.testing.sim.result import Result
 from mesh.testing.sim.shrink import shrink
-from mesh.testing.sim.world import Result, World, simulate, sweep
+from mesh.testing.sim.world import World, simulate, sweep
 
 KEYS = ("c0", "c1", "c2")
 
@@ -65,6 +68,24 @@ def test_promises_hold_under_faults_of_each_kind_alone(kind: str) -> None:
         result = simulate(seed, calls=40, faults=6, kinds=(kind,), length_s=0.8)
         assert result.ok, result.report()
         assert any(kind in line for line in lines(result, "faults"))
+
+
+def test_plans_ask_for_whatever_can_be_asked_of_a_key() -> None:
+    plan = draw(1)
+    made = {call.method.partition(".")[2] for call in plan.calls}
+    assert made == {"read", "write", "cas", "incr", "append", "~delete", "~exists", "~outcome"}
+    named = {call.idempotency_key for call in plan.calls if "~" not in call.method}
+    asked = {c.idempotency_key for c in plan.calls if c.method.endswith("~outcome")}
+    assert None not in asked and asked <= named
+
+
+def test_whoever_asks_after_a_call_before_it_was_made_rules_it_out() -> None:
+    make = PlannedCall(0.3, "c-0", "Counter.incr", "k", idempotency_key="x")
+    ask = replace(make, at=0.1, method="Counter.~outcome", args=("incr",))
+    result = simulate(Plan(1, (make, ask, replace(make, at=0.5)), ()))
+    assert result.ok, result.report()
+    ends = {o.number: o.end for o in result.history if o.method == "incr"}
+    assert list(ends.values()) == [End.NOT_EXECUTED] * 2
 
 
 def test_promises_hold_under_all_faults_together() -> None:

@@ -129,14 +129,14 @@ class Leader:
         self.enrolled: dict[bytes, None] = {}
 
     def open_life(self) -> None:
-        """As after a promotion: the grants of the life before are over, the epochs known."""
+        """As after a promotion: grants go on, each under its next version."""
         members = InSyncSet(self.life + 1, frozenset(self.server.links))
         token = self.token + 1
         call = OpenLife(b"o%d" % token, self.life, self.life + 1, token, self.partitions, members)
-        assert run(self.store.open_life(call)).acknowledged
+        reply = run(self.store.open_life(call))
+        assert reply.acknowledged
         self.life, self.token = self.life + 1, token
-        self.enrolled.clear()
-        self.versions.clear()
+        self.versions |= reply.versions
 
     def takeover(
         self,
@@ -154,7 +154,7 @@ class Leader:
             made.append(Move(partition, known, before if known else NOT_HELD, nonce, epoch))
             held[partition] = nonce, epoch
         self.number += 1
-        new = tuple((nonce, nonce.decode()) for nonce in enroll)
+        new = tuple((nonce, nonce.decode()) for nonce in enroll if nonce not in self.enrolled)
         name = b"%d.%d" % (self.token, self.number)
         call = Takeover(name, self.life, self.token, new, tuple(revoke), Moves.of(made), b"table")
         reply = run(self.store.takeover(call))

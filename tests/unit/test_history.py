@@ -178,6 +178,26 @@ async def test_what_the_mesh_says_later_settles_every_unknown_call_under_that_ke
     assert all(o.last > history.operations[3].last for o in history.operations[:2])
 
 
+@pytest.mark.parametrize("end", [End.UNKNOWN, End.CANCELLED])
+def test_what_another_caller_is_told_of_a_running_call_is_known_when_it_ends_unknown(history, end):
+    operation = history.begin("a", "KV.incr", "k", idempotency_key="x")
+    history.settle(operation, End.NOT_EXECUTED)
+    assert (operation.end, operation.told) == (End.NOT_EXECUTED, End.RUNNING)
+    history.finish(operation, end)
+    assert (operation.end, operation.told) == (End.NOT_EXECUTED, end)
+    assert operation.first < operation.last < operation.released
+    text = dump(history)
+    assert dump(parse(text)) == text
+
+
+def test_what_its_own_caller_is_told_of_a_running_call_counts(history):
+    operation = history.begin("a", "KV.incr", "k", idempotency_key="x")
+    history.settle(operation, End.NOT_EXECUTED)
+    history.returned(operation, 4)
+    assert (operation.outcome, operation.told) == ("-> 4", End.RETURNED)
+    assert "settled" not in dump(history)
+
+
 def test_an_operation_ends_once(history):
     operation = history.begin("a", "KV.get", "k")
     history.returned(operation, 1)

@@ -5,7 +5,7 @@ import pytest
 from mesh.client.stats import ClientStats
 from mesh.core.epochs import epoch_of
 from mesh.errors import OutcomeUnknown, Overloaded
-from mesh.testing.history import History
+from mesh.testing.history import End, History
 from mesh.testing.sim.checks import Checks
 
 A, B = b"\xaa" * 8, b"\xbb" * 8
@@ -161,8 +161,10 @@ class Calls:
         self.now = 0.0
         self.history = History(lambda: self.now)
 
-    def made(self, name, key, *args, end=None, timeout=1.0, client="a"):
-        operation = self.history.begin(client, name, key, args, timeout=timeout)
+    def made(self, name, key, *args, end=None, timeout=1.0, client="a", named=None):
+        operation = self.history.begin(
+            client, name, key, args, timeout=timeout, idempotency_key=named
+        )
         if isinstance(end, Exception):
             self.history.failed(operation, end)
         elif end is not None:
@@ -275,6 +277,35 @@ def test_a_key_that_was_given_up_is_no_violation_but_is_said(checks, calls):
     assert not checks.violations and "gave up" in checks.gave_up[0]
 
 
+def asked(calls, answer, client="b"):
+    calls.made("KV.~outcome", "k", "incr", "x", end=answer, client=client)
+
+
+@pytest.mark.parametrize("end", [LOST, LATER, None])
+@pytest.mark.parametrize("answer", [True, False])
+def test_an_outcome_that_nobody_knows_better_is_right(checks, calls, end, answer):
+    calls.made("KV.incr", "k", end=end, named="x")
+    calls.made("KV.incr", "k", end=7, named="another")
+    asked(calls, answer)
+    asked(calls, answer, client="c")
+    checks.outcomes_stay(9.0, calls.history)
+    assert not checks.violations
+
+
+def test_what_ran_although_it_was_said_never_to_run_is_wrong(checks, calls):
+    asked(calls, False)
+    calls.made("KV.incr", "k", end=1, named="x")
+    checks.outcomes_stay(9.0, calls.history)
+    assert "#1 b" in (said := only(checks, "an outcome stays what it is")) and "-> 1" in said
+
+
+def test_two_who_ask_and_are_told_different_things_is_wrong(checks, calls):
+    asked(calls, True)
+    asked(calls, False, client="c")
+    checks.outcomes_stay(9.0, calls.history)
+    only(checks, "an outcome stays what it is")
+
+
 def test_checks_that_hear_of_no_commit_say_so(checks, calls):
     calls.made("Counter.read", "k", end=0)
     checks.were_told(9.0, calls.history)
@@ -312,6 +343,14 @@ def some_calls(calls):
 
 def test_counts_of_what_was_seen_are_right(checks, calls):
     some_calls(calls)
+    checks.client_counts(9.0, "a", calls.history, stats())
+    assert not checks.violations
+
+
+def test_counts_are_of_what_callers_were_told_whatever_is_known_since(checks, calls):
+    some_calls(calls)
+    for operation in calls.history:
+        calls.history.settle(operation, End.RETURNED, 5)
     checks.client_counts(9.0, "a", calls.history, stats())
     assert not checks.violations
 

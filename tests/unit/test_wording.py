@@ -62,8 +62,8 @@ def test_an_event_is_one_sentence(event, words):
 def test_every_kind_that_is_recorded_has_words():
     """Read out of the sources: a kind that is added without words would be told by its fields."""
     root = Path(mesh.core.__file__).parent.parent
-    sources = [*root.glob("core/*.py"), root / "supervisor.py"]
-    pattern = re.compile(r"(?:Record|_record)\(\s*\"(\w+)\"")
+    sources = [*root.glob("core/*.py"), *root.glob("supervisor/*.py")]
+    pattern = re.compile(r"(?:Record|\.record)\(\s*\"(\w+)\"")
     recorded = {kind for path in sources for kind in pattern.findall(path.read_text())}
     assert recorded
     assert recorded <= _WORDS.keys()

@@ -25,6 +25,7 @@ _ENDS = {
 }
 
 
+_RAN = frozenset((End.RETURNED, End.RAISED, End.EXECUTED))
 READING = frozenset({"get", "items", "read", "~exists", ASKING})
 
 
@@ -179,6 +180,28 @@ class CallChecks:
             self.violated(at, "linearizable per key", str(found))
         self.gave_up += map(str, judged.gave_up)
 
+    def outcomes_stay(self, at: float, history: History) -> None:
+        """What the mesh says of a call under a caller's key holds: whoever asks is told the same, and what is
+        said never to have run, nor to run ever, does not.
+
+        Args:
+            at: virtual time of the end, in seconds.
+            history: of all clients.
+        """
+        asked: defaultdict[tuple[str, bytes, str, str], list[Operation]] = defaultdict(list)
+        for operation in history:
+            if operation.method == ASKING and operation.end is End.RETURNED:
+                method, named = operation.args
+                asked[operation.entity, operation.key, method, named].append(operation)
+        for (entity, key, method, named), questions in asked.items():
+            ran = [o for o in history.under(f"{entity}.{method}", key, named) if o.told in _RAN]
+            answers = {question.value for question in questions}
+            if len(answers) > 1:
+                told = "; ".join(map(str, questions))
+                self.violated(at, "an outcome stays what it is", told)
+            elif ran and answers == {False}:
+                self.violated(at, "an outcome stays what it is", f"{questions[0]}; {ran[0]}")
+
     # ---------------------------------------------------------------------------------------------- counts
 
     def client_counts(self, at: float, client: str, history: History, stats: ClientStats) -> None:
@@ -190,7 +213,7 @@ class CallChecks:
             history: of all clients; calls that the client itself refused are to be left out of it.
             stats: of the client.
         """
-        counted = Counter(_ENDS[o.end] for o in history if o.client == client)
+        counted = Counter(_ENDS[o.told] for o in history if o.client == client)
         told = {name: getattr(stats, name) for name in dict.fromkeys(_ENDS.values())}
         wrong = [
             f"{name} {told[name]}, not {counted[name]}"

@@ -24,16 +24,17 @@ from mesh.errors import MeshError
 from mesh.testing.history import End, Operation, readable
 from mesh.testing.history_text import Called, parse_call
 from mesh.testing.recorder import Recorder
+from mesh.testing.sim.callers import SETTLE_S, one_each
 from mesh.testing.sim.meddling import Meddling
 from mesh.testing.sim.plan import Plan
 from mesh.testing.sim.process import Process
+from mesh.testing.sim.result import Result
 from mesh.testing.sim.script import Script, Step, event, names
-from mesh.testing.sim.world import Result, World, _one_each
+from mesh.testing.sim.world import World
 
 _PATIENCE_S = 30.0
 """Virtual seconds that a step waits for what it says."""
 _POLL_S = 0.001
-_SETTLE_S = 20.0
 _END = re.compile(r" (?=(?:->|raised|not executed|unknown|cancelled)(?: |$))")
 _ROLES = {"the store": "db-0", "the supervisor": "s-0"}
 _WARDEN = "the warden of "
@@ -108,7 +109,7 @@ class Stage(World):
         }
 
     async def _run(self) -> None:
-        await self._come_up()
+        await self.come_up()
         for step in self._script.steps:
             self.note("scenario", step.text)
             try:
@@ -148,12 +149,12 @@ class Stage(World):
         if text == "everybody":
             return [host.name for host in self.sim.network.hosts.values()]
         if text == "the replicas":
-            return [name for name in self.store if name != _ROLES["the store"]]
+            return [name for name in self.machines.store if name != _ROLES["the store"]]
         return [self._process(name).host.name for name in names(text)]
 
     def _owner(self, key: str) -> tuple[str, bytes]:
         """Of a key, as the leader's table has it: the process's name and nonce."""
-        table = self.supervisor._core.table if self.supervisor and self.supervisor._core else None
+        table = self.machines.table
         if table is None:
             raise _Fails("there is no table")
         row = table.owner(self._partition(key)).handler
@@ -165,7 +166,7 @@ class Stage(World):
 
     def _given_up(self, words: dict[str, str]) -> None:
         name = words["key"].strip("'")
-        node = self.nodes[self._process(words["who"]).name]
+        node = self.machines.nodes[self._process(words["who"]).name]
         if not node._core._tenures.released:
             raise _Fails(f"{words['who']} has given up nothing")
         # The last one: whatever else is moved then begins with the first ones.
@@ -185,7 +186,9 @@ class Stage(World):
 
     def _another(self, words: dict[str, str]) -> None:
         named = set(self._cast.values())
-        others = [(id_, n.nonce) for id_, n in self.nodes.items() if (id_, n.nonce) not in named]
+        others = [
+            (id_, n.nonce) for id_, n in self.machines.nodes.items() if (id_, n.nonce) not in named
+        ]
         if not others:
             raise _Fails(f"there is no handler that has no name yet; there are {self._cast}")
         self._cast[words["name"]] = others[0]
@@ -194,18 +197,18 @@ class Stage(World):
         name, nonce = self._cast[words["who"]]
 
         def replaced() -> bool:
-            node = self.nodes.get(name)
+            node = self.machines.nodes.get(name)
             return node is not None and node.nonce != nonce and self._is_enrolled(node.nonce)
 
         await self._expect(replaced, f"{words['who']} was not replaced")
-        self._cast[words["name"]] = name, self.nodes[name].nonce
+        self._cast[words["name"]] = name, self.machines.nodes[name].nonce
 
     def _is_enrolled(self, nonce: bytes) -> bool:
-        table = self.supervisor._core.table if self.supervisor and self.supervisor._core else None
+        table = self.machines.table
         return table is not None and table.row(nonce) is not None
 
     def _owns_nothing(self, words: dict[str, str]) -> None:
-        table = self.supervisor._core.table if self.supervisor and self.supervisor._core else None
+        table = self.machines.table
         held = table.partitions_of(self._cast[words["who"]][1]) if table is not None else []
         if held:
             raise _Fails(f"{words['who']} owns the partitions {held}")
@@ -235,7 +238,7 @@ class Stage(World):
             process = self._process(words["who"])
             await self._expect(lambda: not process.alive, f"{process.name} did not end")
         elif name == "settled":
-            await self._expect(lambda: self._is_ready, "something is still moving")
+            await self._expect(lambda: self.machines.ready, "something is still moving")
         else:
             happened: list[None] = []
             self._listen(name, words, lambda: happened.append(None))
@@ -285,7 +288,7 @@ class Stage(World):
 
     def _start(self, who: str, called: Called) -> None:
         process = self._process(who)
-        recorder = Recorder(self.clients[process.name], self.history, who)
+        recorder = Recorder(self.callers.clients[process.name], self.history, who)
         timeout = min(called.timeout, DEFAULT_TIMEOUT_S)
         # In a step of the client's own, as all that it does is.
         task = self.sim.loop.create_task(
@@ -353,27 +356,29 @@ class Stage(World):
     async def _verdict(self, words: dict[str, str]) -> None:
         if self._awaited:
             raise _Fails(f"this has not happened: {', '.join(map(str, self._awaited))}")
-        self._faults.stop()
+        self.faults.stop()
         stopped_at = self.sim.now
         await self._all_ended({})
-        await self._until(lambda: self._is_ready, _SETTLE_S)
+        await self.machines.until(lambda: self.machines.ready, SETTLE_S)
         self.note("world", "settled")
-        stats = {who: self.clients[self._process(who).name].stats() for who in self._started}
+        stats = {
+            who: self.callers.clients[self._process(who).name].stats() for who in self._started
+        }
         judge = self.sim.spawn("judge", self._judge)
-        await self._until(lambda: not judge.alive, _SETTLE_S)
-        self._say(stopped_at, stats)
+        await self.machines.until(lambda: not judge.alive, SETTLE_S)
+        self.say(stopped_at, stats)
         self.checks.were_told(self.sim.now, self.history)
 
     async def _judge(self, process: Process) -> None:
         """Ask every partition, and then every key that was called, once."""
-        client = await self._connect(process)
+        callers = self.callers
+        client = await callers.connect(process)
         recorder = Recorder(client, self.history, process.name)
         places = dict.fromkeys((o.entity, str(readable(o.key))) for o in self.history)
         async with asyncio.TaskGroup() as group:
-            for partition, key in _one_each(self.plan.partitions).items():
-                group.create_task(self._ask(client, partition, key))
-            for entity, place in places:
-                group.create_task(self._read(recorder, entity, place))
+            for partition, key in one_each(self.plan.partitions).items():
+                group.create_task(callers.ask(client, partition, key))
+            group.create_task(callers.read_all(recorder, places))
 
 
 async def _quietly(recorder: Recorder, called: Called, timeout: float) -> None:

@@ -20,6 +20,7 @@ from mesh.core.messages import Beat, Message
 from mesh.core.outbox import Batch
 from mesh.core.records import CommitReply, Verdict
 from mesh.core.signals import TellGrant
+from mesh.core.syncset import InSyncSet
 from mesh.core.table import Table
 from mesh.core.wire import Redirect
 from mesh.node import Node
@@ -29,7 +30,8 @@ from mesh.testing.sim.checks import Checks
 from mesh.testing.sim.store.server import Server
 
 _COMMIT, _TAKEOVER, _OPEN_LIFE = map(function, ("commit", "takeover", "open_life"))
-_WATCHED = frozenset((_COMMIT, _TAKEOVER, _OPEN_LIFE))
+_BID, _CHANGE_SET = map(function, ("bid", "change_set"))
+_WATCHED = frozenset((_COMMIT, _TAKEOVER, _OPEN_LIFE, _BID, _CHANGE_SET))
 _WRITTEN = 0
 
 
@@ -55,7 +57,7 @@ class StoreWatch:
         self._checks = checks
         self._now = now
         self._note = note
-        self._operation = b""
+        self._operation = self._set_operation = b""
         self._call: Callable[..., Any] = server.call_function
         server.call_function = self._watched  # type: ignore[method-assign,assignment]
 
@@ -71,6 +73,8 @@ class StoreWatch:
                     self._taken_over(args)
                 elif name == _OPEN_LIFE:
                     self._opened(args)
+                elif name in (_BID, _CHANGE_SET):
+                    self._led(name, args, reply[1])
                 elif not reply[2]:
                     self._committed(keys, args, reply[3])
         return answer
@@ -102,7 +106,7 @@ class StoreWatch:
         self._note(self._name, f"takeover: {len(partitions)} moves, {len(revoke)} revoked")
 
     def _opened(self, args: list[bytes]) -> None:
-        operation, _, number, token, _, _, version, _ = _arguments(args)
+        operation, _, number, token, _, _, version, *_ = _arguments(args)
         if operation == self._operation:
             return
         self._operation = operation
@@ -110,6 +114,16 @@ class StoreWatch:
         checks.life_opened(at, self._name, self._server.run_id, number, token)
         checks.set_recorded(at, self._name, number, version)
         self._note(self._name, f"life {number} opened for token {token}")
+
+    def _led(self, name: bytes, args: list[bytes], sync_set: bytes) -> None:
+        operation, life, _, token, *_ = _arguments(args)
+        if operation == self._set_operation:
+            return
+        self._set_operation = operation
+        version = InSyncSet.decode(sync_set).version
+        self._checks.set_recorded(self._now(), self._name, life, version)
+        told = f"token {token} leads" if name == _BID else "the set is another"
+        self._note(self._name, f"life {life}: {told}, set {version}")
 
 
 def _read(answer: Any) -> Any:
@@ -212,8 +226,8 @@ def watch_supervisor(
     Args:
         members: see Checks.relied_on.
     """
-    hear, record = supervisor._on_message, supervisor._record
-    perform = supervisor._perform
+    hear, record = supervisor.on_message, supervisor.journal.record
+    perform = supervisor.leader.perform
     told: list[Table] = []
 
     def on_message(conn: Any, message: Message) -> None:
@@ -248,9 +262,9 @@ def watch_supervisor(
             rely(unpack_epochs(effect.grant.epochs))
         perform(effect)
 
-    supervisor._on_message = on_message  # type: ignore[method-assign]
-    supervisor._record = on_record  # type: ignore[method-assign]
-    supervisor._perform = on_effect  # type: ignore[method-assign]
+    supervisor.on_message = on_message  # type: ignore[method-assign]
+    supervisor.journal.record = on_record  # type: ignore[method-assign]
+    supervisor.leader.perform = on_effect  # type: ignore[method-assign]
 
 
 def _tell(who: str, table: Table, checks: Checks, at: float) -> None:

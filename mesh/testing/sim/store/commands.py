@@ -141,6 +141,7 @@ _COMMANDS = (
     _server("client", -2, "slow connection"),
     _server("acl", -2, "slow admin dangerous"),
     _server("role", 1, "fast admin dangerous"),
+    _server("time", 1, "fast", "stale loading"),
     _server("info", -1, "slow dangerous", "stale loading"),
     _server("config", -2, "slow admin dangerous"),
     _server("wait", 3, "slow connection", ""),

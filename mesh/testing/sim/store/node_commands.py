@@ -11,6 +11,9 @@ from mesh.testing.sim.store.replies import (
 from mesh.testing.sim.store.server import Args, Handler, Server
 from mesh.testing.sim.store.session import NO_REPLY, Session
 
+_BOOTED_S = 1_700_000_000
+"""The clock's seconds when the loop's own are 0."""
+
 
 class NodeCommands:
     """Configuration and state."""
@@ -21,6 +24,7 @@ class NodeCommands:
             "config": self._config,
             "info": self._info,
             "role": self._role,
+            "time": self._time,
             "publish": self._publish,
             "debug": self._debug,
             "shutdown": self._shutdown,
@@ -49,6 +53,10 @@ class NodeCommands:
 
     def _role(self, client: Session, args: Args) -> Reply:
         return role(self._server)
+
+    def _time(self, client: Session, args: Args) -> Reply:
+        seconds, microseconds = divmod(round(self._server.loop.time() * 1_000_000), 1_000_000)
+        return [b"%d" % (_BOOTED_S + seconds), b"%d" % microseconds]
 
     def _publish(self, client: Session, args: Args) -> Reply:
         return self._server.publish(args[0], args[1])

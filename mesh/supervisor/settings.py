@@ -1,0 +1,50 @@
+"""Where a supervisor stands, and what it is given to work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mesh.core.syncset import Durability
+from mesh.core.wire import Limits
+
+
+class Launcher(Protocol):
+    """How handler processes are started; Ray's side of the supervisor."""
+
+    async def start_handler(self, id: str) -> None:
+        """Start a process for that handler, and end any other that bears its name.
+
+        Called only where none is an alive member. Raises if it cannot be started; then, and when
+        it is cancelled, nothing of that process is left.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    """Where a supervisor stands and what it looks after.
+
+    Attributes:
+        mesh: the mesh's name.
+        id: of this supervisor.
+        handlers: ids of the handlers that should run.
+        replicas: how many of the store's replicas have to be attached before a life is opened.
+        durability: what an acknowledgement stands for.
+        open_s: seconds that the store has for being ready to open a life.
+        about: what `mesh status` adds: the store's nodes, Ray's address.
+    """
+
+    mesh: str
+    id: str
+    handlers: tuple[str, ...]
+    partitions: int
+    host: str = "127.0.0.1"
+    port: int = 0
+    token: str = ""
+    replicas: int = 2
+    durability: Durability = "replicated"
+    open_s: float = 15.0
+    restart_after_s: float = 0.25
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
+    about: dict[str, Any] = field(default_factory=dict)
