@@ -65,6 +65,9 @@ _WORDS: dict[str, Callable[[Event], str]] = {
         f"this supervisor leads no more, the store says {e['reason']}: {e['detail'] or 'no detail'}; "
         f"another one leads, or the store's primary changed"
     ),
+    "life_closed": lambda e: (
+        f"the store has another primary, or it was restarted: life {e['life']} is over"
+    ),
     "warden_here": lambda e: (
         f"warden {e['warden']} (pid {e['pid']}) watches {e['watching']} processes on {e['node']}"
     ),
@@ -86,5 +89,6 @@ _LEVELS = {
     "warden_lost": logging.WARNING,
     "handler_start_failed": logging.ERROR,
     "leader_stopped": logging.ERROR,
+    "life_closed": logging.WARNING,
     "loss_possible": logging.ERROR,
 }

@@ -90,8 +90,8 @@ def encode_plans(
 
 
 def decode_plans(blob: bytes) -> Plans:
-    """What an earlier leader has left; nothing of one that was of an earlier release: it waited for nobody, and
-    what it had planned is planned anew.
+    """What an earlier leader has left; nothing of an earlier release's: that waited for nobody, and what it
+    had planned is planned anew.
     """
     found: list[Any] = msgpack.unpackb(blob) if blob else []
     if not found or found[0] != _FORMAT:
@@ -106,15 +106,22 @@ def recorded_members(table: Table, learned: Learned, now: float) -> list[Member]
 
     Whoever the table names without an active grant is gone already: its partitions are nobody's.
     """
-    versions, members = learned.versions, []
-    for nonce, id_ in learned.grants.items():
-        row = table.row(nonce) or HandlerRow(id_, nonce, "", 0)
-        version = versions.get(nonce, 0)
-        members.append(_absent(row, now, enrolled=True, version=version))
-    for row in table.handlers:
-        if row.nonce not in learned.grants:
-            members.append(_absent(row, now, gone_at=now, cause="unreachable"))
-    return members
+    versions = learned.versions
+    active = (
+        _absent(
+            table.row(nonce) or HandlerRow(id_, nonce, "", 0),
+            now,
+            enrolled=True,
+            version=versions.get(nonce, 0),
+        )
+        for nonce, id_ in learned.grants.items()
+    )
+    ended = (
+        _absent(row, now, gone_at=now, cause="unreachable")
+        for row in table.handlers
+        if row.nonce not in learned.grants
+    )
+    return [*active, *ended]
 
 
 def _absent(row: HandlerRow, now: float, **known: Any) -> Member:

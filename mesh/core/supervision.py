@@ -141,14 +141,14 @@ class Supervision:
 
     def step(self, event: Event, now: float) -> list[Effect]:
         """Take one event; return what is to be done, in this order."""
-        if self.deposed or self.closed:
+        if self._is_over():
             if isinstance(event, ProcessExited):
                 self._members.exits[event.nonce] = event
             return []
         if self._began is None:
             self._begin(now)
         effects = self._take(event, now)
-        if self.deposed or self.closed:
+        if self._is_over():
             return effects
         return [*effects, *self._tell_owners(self._waits.over(now)), *self._plan(now)]
 
@@ -513,6 +513,9 @@ class Supervision:
         ]
 
     # ---------------------------------------------------------------- small
+
+    def _is_over(self) -> bool:
+        return self.deposed or self.closed
 
     @property
     def _lease_s(self) -> float:

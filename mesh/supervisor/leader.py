@@ -93,6 +93,10 @@ class Leader:
         match effect:
             case sv.CallStore(call):
                 _ = self._tasks.spawn(self._call_store(call), "takeover")
+            case sv.ReadRenewals(nonces):
+                _ = self._tasks.spawn(self._read_renewals(nonces), "renewals")
+            case sv.LifeClosed() | sv.Deposed():
+                log.error("this supervisor leads no more")
             case sv.TellGrant(nonce, grant):
                 self._links.tell(nonce, grant)
             case sv.AskRelease(nonce, release):
@@ -117,6 +121,18 @@ class Leader:
         except (StoreUnreachable, StoreRefused) as error:
             log.warning("the store did not take the call, it is made again: %s", error)
         self.step(sv.StoreReplied(call.operation, reply))
+
+    async def _read_renewals(self, nonces: tuple[bytes, ...]) -> None:
+        core = self.core
+        assert core is not None
+        event: sv.Event
+        try:
+            event = sv.RenewalsRead(await self._store.renewals(core.life, nonces))
+        except (StoreUnreachable, StoreRefused) as error:
+            log.debug("the store does not say who has renewed: %s", error)
+            event = sv.StoreAway()
+        if core is self.core:  # numbers of an earlier life say nothing in this one
+            self.step(event)
 
     async def _start_handler(self, id_: str, earlier: asyncio.Task[None] | None) -> None:
         if earlier is not None and not earlier.done():

@@ -10,6 +10,7 @@ import asyncio
 from typing import Any
 
 from mesh.core import signals as sv
+from mesh.core.learned import Learned
 from mesh.core.members import SupervisionConfig
 from mesh.core.messages import (
     Adopted,
@@ -95,13 +96,15 @@ class Supervisor:
         """
         s = self.settings
         wanted = LivesConfig(s.mesh, s.partitions, s.replicas, s.durability, s.open_s)
-        # Supervision places everything anew: it knows nothing of the processes of an earlier up.
-        opened = await Lives(self._store, wanted, self._clock).open_first(end_grants=True)
+        opened = await Lives(self._store, wanted, self._clock).open_first()
+        learned = Learned.of(opened.recorded, opened.versions, first=True)
         life, token = opened.life, opened.token
         self.questions.sync_set = opened.sync_set
         config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s)
         self.journal.record("leading", {"supervisor": s.id, "life": life, "token": token})
-        self.leader.begin(Supervision(config, partitions=s.partitions, life=life, token=token))
+        self.leader.begin(
+            Supervision(config, partitions=s.partitions, life=life, token=token, learned=learned)
+        )
 
     async def stop(self) -> None:
         """End every task and close every socket."""
