@@ -36,7 +36,11 @@ _PATIENCE_S = 30.0
 """Virtual seconds that a step waits for what it says."""
 _POLL_S = 0.001
 _END = re.compile(r" (?=(?:->|raised|not executed|unknown|cancelled)(?: |$))")
-_ROLES = {"the store": "db-0", "the supervisor": "s-0"}
+_ROLES = {"the store": "primary", "the primary": "primary"} | {
+    "the supervisor": "leader",
+    "the leader": "leader",
+}
+"""Of whoever has them when it is written of them."""
 _WARDEN = "the warden of "
 
 
@@ -137,7 +141,7 @@ class Stage(World):
         elif name in self._cast:
             name = self._cast[name][0]
         elif name in _ROLES:
-            name = _ROLES[name]
+            name = next(iter(self.machines.named(_ROLES[name])), name)
         elif re.fullmatch("[a-z]", name):
             name = f"c-{ord(name) - ord('a')}"
         process = self.sim.processes.get(name)
@@ -149,7 +153,7 @@ class Stage(World):
         if text == "everybody":
             return [host.name for host in self.sim.network.hosts.values()]
         if text == "the replicas":
-            return [name for name in self.machines.store if name != _ROLES["the store"]]
+            return self.machines.stores.replicas
         return [self._process(name).host.name for name in names(text)]
 
     def _owner(self, key: str) -> tuple[str, bytes]:
@@ -260,7 +264,7 @@ class Stage(World):
     def _listen(self, name: str, words: dict[str, str], then: Callable[[], object]) -> None:
         """Call it once, when that happens next."""
         nonce = self._cast[words["who"]][1]
-        store = _ROLES["the store"]
+        store = self.machines.stores.primary
         if name == "commit":
 
             def committed(node: str, by: bytes, _tenures: object) -> None:
