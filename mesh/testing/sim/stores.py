@@ -68,9 +68,9 @@ class Stores:
         self._early: dict[str, Disk] = {}
         """What a node's disk held early in the run, for rolling back to it."""
         self._follows: dict[str, tuple[str, int] | None] = {}
-        addresses = tuple(map(self._address, self._names))
+        addresses = tuple(map(self.address_of, self._names))
         if self._watchers:
-            asked = tuple(map(self._address, self._watchers))
+            asked = tuple(map(self.address_of, self._watchers))
             self.address = StoreAddress((), mesh, sentinels=Sentinels(asked, _MASTER))
         else:
             self.address = StoreAddress(addresses, mesh)
@@ -95,13 +95,25 @@ class Stores:
         if not sayers:
             return self._names[0]
         meant = [s.config.primary for name, s in self.sentinels.items() if self._lives(name)]
-        return max(sayers, key=lambda n: (meant.count(self._address(n)), self._life(n)))
+        return max(sayers, key=lambda n: (meant.count(self.address_of(n)), self._life(n)))
 
     @property
     def replicas(self) -> list[str]:
         """The other nodes that run."""
         primary = self.primary
         return [name for name in self.nodes if name != primary and self._lives(name)]
+
+    @property
+    def recorded_members(self) -> frozenset[str]:
+        """The nodes in the in-sync set that the primary has on record."""
+        return frozenset(self._members_of(self.primary))
+
+    def _members_of(self, primary: str) -> list[str]:
+        recorded = self._record(primary).get(b"set")
+        if recorded is None:
+            return []
+        links = {"{}:{}".format(*self.address_of(name)): name for name in self.nodes}
+        return [links[member] for member in sorted(InSyncSet.decode(recorded).members)]
 
     def members(self) -> dict[str, int]:
         """How much of the primary's stream each member of its in-sync set has; nothing is said of a store
@@ -110,17 +122,14 @@ class Stores:
         self.moved = self.moved or self.primary != self._names[0]
         if self.moved:
             return {}
-        recorded = self._record(self._names[0]).get(b"set")
-        if recorded is None:
-            return {}
-        links = {"{}:{}".format(*self._address(name)): name for name in self.nodes}
-        names = [links[member] for member in InSyncSet.decode(recorded).members]
+        names = self._members_of(self._names[0])
         return {name: self.nodes[name].server.stream.offset for name in names}
 
     def _lives(self, name: str) -> bool:
         return self._sim.processes[name].alive
 
-    def _address(self, name: str) -> tuple[str, int]:
+    def address_of(self, name: str) -> tuple[str, int]:
+        """Where a node or a Sentinel listens."""
         port = _PORT if name.startswith("db-") else _SENTINEL_PORT
         return self._sim.network.host(name).address, port
 
@@ -157,7 +166,7 @@ class Stores:
     def join(self, name: str) -> None:
         """A replica that is no member of the in-sync set attaches itself to the primary."""
         if name not in self._sim.processes:
-            self._follows[name] = self._address(self.primary)
+            self._follows[name] = self.address_of(self.primary)
             self._sim.spawn(name, partial(self._be_node, name, {}))
 
     def keep(self) -> None:
@@ -196,26 +205,28 @@ class Stores:
         if follows is None and not in_place:
             # Another one that may be the primary; Sentinel or the leader say whom it has to follow.
             others = [n for n in (*self.replicas, *self._names) if n != name]
-            follows = self._address(self.primary if self.primary != name else others[0])
+            follows = self.address_of(self.primary if self.primary != name else others[0])
         self._follows[name] = follows
         changed = {} if in_place else {"replica-priority": "0"}
         self._sim.spawn(name, partial(self._be_node, name, changed))
 
     async def _be_node(self, name: str, changed: dict[str, str], process: Process) -> None:
-        first = self._address(self._names[0])
+        first = self.address_of(self._names[0])
         follows = self._follows.setdefault(name, None if name == self._names[0] else first)
         disk = self._disks.setdefault(name, Disk())
         node = StoreNode(disk, self._dice, settings=EMBEDDED | changed, primary=follows)
-        await node.start(*self._address(name))
+        await node.start(*self.address_of(name))
         self.nodes[name] = node
         StoreWatch(name, node.server, self._checks, lambda: self._sim.now, self._sim.note)
         await process.loop.create_future()
 
     def _config(self, number: int) -> SentinelConfig:
         others = {
-            self._address(name): f"{i:040x}" for i, name in enumerate(self._watchers) if i != number
+            self.address_of(name): f"{i:040x}"
+            for i, name in enumerate(self._watchers)
+            if i != number
         }
-        first, *replicas = map(self._address, self._names)
+        first, *replicas = map(self.address_of, self._names)
         down_after_s = self._plan.down_after_s
         return SentinelConfig(
             f"{number:040x}",
@@ -229,6 +240,6 @@ class Stores:
 
     async def _be_sentinel(self, name: str, process: Process) -> None:
         sentinel = SentinelNode(self._configs[name], self._dice)
-        await sentinel.start(*self._address(name))
+        await sentinel.start(*self.address_of(name))
         self.sentinels[name] = sentinel
         await process.loop.create_future()
