@@ -19,6 +19,8 @@ from typing import Any
 
 from mesh.errors import SetupError
 from mesh.settings import ConfigError, Ref, check, secrets_in, setting, settings_of
+from mesh.timing_settings import TimingSettings
+from mesh.timings import refuse_unworkable
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _APP = re.compile(r"[\w.]+(:\w+(,\w+)*)?")
@@ -29,7 +31,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
-class MeshConfig:
+class MeshConfig(TimingSettings):
     """A mesh as its operator asks for it; `SETTINGS` says what each field means.
 
     Raises:
@@ -297,6 +299,7 @@ class MeshConfig:
                 Ref("store_wait_s"),
                 f" ({self.store_wait_s:g} s): a connection that waits for replicas is not lost",
             )
+        refuse_unworkable({**self.times, "method_limit_s": self.method_limit_s})
         if self.idempotency_window_s < 2 * self.timeout:
             raise ConfigError(
                 Ref("idempotency_window_s"),

@@ -30,10 +30,12 @@ from mesh.core.reading import MOST_SWEPT
 from mesh.core.records import StoreStatus
 from mesh.core.runs import Run
 from mesh.core.table import Table
-from mesh.core.tenure import Tenure
+from mesh.core.tenure import Conn, Pending, Tenure
+from mesh.core.timing import Timing
 from mesh.core.wire import Kind, pack_frame, unpack_request
 from mesh.entities import Registry
 from mesh.errors import BadRequest, MeshError, ProtocolError, Unavailable
+from mesh.heart import MakeHeart, ThreadHeart
 from mesh.ids import new_nonce, process_id
 from mesh.lanes import Lanes
 from mesh.net.clock import SYSTEM, Clock, ahead
@@ -43,17 +45,16 @@ from mesh.net.listener import Listener
 from mesh.net.pidfd import hand_over
 from mesh.net.watched import tell_tenure, watch_request
 from mesh.observe import observers
+from mesh.presence import HandOver, Presence
 from mesh.resources import Resources
 from mesh.runs import Peer, Runner
 from mesh.store.api import Store, StoreRefused, StoreUnreachable
+from mesh.vitals import Running, Vitals
 
 log = logging.getLogger("mesh.node")
 
 Connect = Callable[[str, Clock], Awaitable[Peer]]
 """Makes a client of the handler at an address, which tells the time by that clock."""
-
-HandOver = Callable[[str, bytes, str], Awaitable[None]]
-"""Has the warden at an address watch this process; called with the process's nonce and the handler's id."""
 
 _RETRY_S = 0.02
 _MAX_RETRY_S = 0.5
@@ -76,6 +77,7 @@ class NodeSettings:
         warden: address of the node's warden (mesh.net.pidfd).
         token: the mesh's secret; empty on loopback.
         weight: share of the partitions relative to others'.
+        timing: how often it beats.
     """
 
     mesh: str
@@ -90,6 +92,7 @@ class NodeSettings:
     region: str | None = None
     zone: str | None = None
     handling: HandlingConfig = HandlingConfig()  # noqa: RUF009 - frozen
+    timing: Timing = Timing()  # noqa: RUF009 - frozen
 
 
 class Node:
@@ -104,6 +107,7 @@ class Node:
         settle_memory: takes what is there out of the collector's sight. Called for every few thousand keys,
             since a full collection goes through all of them while calls wait.
         hand_over: has the warden watch this process.
+        heart: makes what beats for it; None: nothing does, and only its exit is noticed.
     """
 
     def __init__(
@@ -115,9 +119,9 @@ class Node:
         connect: Connect | None = None,
         settle_memory: Callable[[], None] = lambda: None,
         hand_over: HandOver = hand_over,
+        heart: MakeHeart | None = ThreadHeart,
     ) -> None:
         self.settings = settings
-        self._hand_over = hand_over
         self._settle_memory = settle_memory
         self._settled = 0
         self._clock = clock
@@ -151,6 +155,27 @@ class Node:
         """When each client was last heard, Unix seconds (mesh.core.retention)."""
         self._silence_due = 0.0
         self._core.retention.now = int(clock.wall())
+        core = self._core
+        limits = (m.limit_s for spec in registry.specs for m in spec.methods.values())
+        self._vitals = Vitals(
+            self.nonce,
+            clock.now,
+            lambda: core.counts,
+            lambda: core.home.lease.until,
+            self._on_loop,
+            max(filter(None, limits), default=core.home.run_limit_s),
+        )
+        self._presence = Presence(
+            settings.id,
+            Hello(settings.mesh, "handler", settings.token, self.nonce),
+            settings.supervisors,
+            settings.warden,
+            self._vitals,
+            hand_over,
+            heart,
+            settings.timing.beat_s,
+            self._spawn,
+        )
 
     def __repr__(self) -> str:
         return f"Node({self.settings.id}, port {self._listener.port}, {self._core!r})"
@@ -169,9 +194,7 @@ class Node:
         s = self.settings
         await self._resources.start()
         await self._listener.open(s.host, s.port)
-        if s.warden:
-            # Before anyone can own anything: a death that nobody sees is the one that costs seconds.
-            await self._hand_over(s.warden, self.nonce, s.id)
+        await self._presence.begin()
         self._spawn(self._run_reads(), "reads")
         self._spawn(self._run_listings(), "listings")
         self._spawn(self._run_warm_up(), "warm-up")
@@ -186,6 +209,7 @@ class Node:
         Args:
             in_order: let the entities clean up behind themselves; a process that is killed does not.
         """
+        self._presence.end()
         self._lanes.stop()
         for task in self._tasks:
             task.cancel()
@@ -235,14 +259,14 @@ class Node:
         for kind, body in frames:
             if kind == Kind.REQUEST:
                 request = unpack_request(body)
-                watched = (
-                    watch_request(conn, request, self.settings.id, self._clock.now)
-                    if observers.wanted
-                    else conn
-                )
+                watched: Conn = self._vitals.sample(conn) if self._vitals.wants_sample else conn
+                if observers.wanted:
+                    watched = watch_request(watched, request, self.settings.id, self._clock.now)
                 self._core.on_request(watched, request, now)
             elif kind == Kind.CONTROL and conn.role == "client":
                 self._on_client(unpack_message(body))
+            elif kind == Kind.CONTROL and conn.role == "probe":
+                self._presence.on_probe(conn, unpack_message(body))
             elif conn.role != "supervisor":
                 raise ProtocolError(f"a {conn.role} does not send frames of kind {kind}")
             elif kind == Kind.TABLE:
@@ -298,6 +322,8 @@ class Node:
             self._core.on_release(message)
         elif isinstance(message, Stop):
             self.ended.set()
+        elif self._leader is not None:
+            self._presence.on_leader(self._leader, message)
 
     def _on_table(self, body: bytes, now: float) -> None:
         if self._core.table is not None and Table.peek(body) <= self._core.table.version:
@@ -356,6 +382,15 @@ class Node:
                 continue
 
     # ----------------------------------------------------------------- runs
+
+    def _on_loop(self) -> Running | None:
+        """The method that keeps the loop at this moment; asked by the heart, from another thread."""
+        source = self._core.home.here.source
+        if isinstance(source, Pending):
+            limit_s = source.method.limit_s or self._core.home.run_limit_s
+            return Running(source, f"{source.spec.name}.{source.method.name}", limit_s)
+        run = self._runner.on_loop()
+        return Running(run, run.name, run.limit_s) if run is not None else None
 
     def _on_ran(self, run: Run, result: Any, error: BaseException | None) -> None:
         self._or_end(self._core.on_ran, run, result, error, self._clock.now())

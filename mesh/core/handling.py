@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mesh.core.answers import Answers
+from mesh.core.answers import Answers, Counts
 from mesh.core.apart import Apart
 from mesh.core.cache import Cache
 from mesh.core.calls import Calls
@@ -215,6 +215,12 @@ class HandlerCore:
             sum(tenure.keys for tenure in self._tenures.in_memory.values()),
             self.health,
         )
+
+    @property
+    def counts(self) -> Counts:
+        """Of its calls; may be read by another thread."""
+        a = self._answers
+        return Counts(a.pending, a.done, a.entity_errors + a.not_executed + a.unknown)
 
     @property
     def taken_in(self) -> int:

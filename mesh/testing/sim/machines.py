@@ -19,6 +19,7 @@ from mesh.core.supervision import Supervision
 from mesh.core.table import Table
 from mesh.entities import Registry
 from mesh.errors import SetupError
+from mesh.heart import TaskHeart
 from mesh.node import Node, NodeSettings
 from mesh.supervisor import Supervisor, SupervisorSettings
 from mesh.testing.models import AppendList, Counter, Register
@@ -260,6 +261,7 @@ class Machines:
             process.clock,
             partial(open_inner, token="", mesh=MESH),
             hand_over=self._witnesses.hand_over,
+            heart=TaskHeart,
         )
         self.nodes[process.name] = node
         who = f"{process.name} pid {process.pid}"
