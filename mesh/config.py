@@ -19,6 +19,8 @@ from typing import Any
 
 from mesh.errors import SetupError
 from mesh.settings import ConfigError, Ref, check, secrets_in, setting, settings_of
+from mesh.timing_settings import TimingSettings
+from mesh.timings import refuse_unworkable
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _APP = re.compile(r"[\w.]+(:\w+(,\w+)*)?")
@@ -29,7 +31,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
-class MeshConfig:
+class MeshConfig(TimingSettings):
     """A mesh as its operator asks for it; `SETTINGS` says what each field means.
 
     Raises:
@@ -49,6 +51,15 @@ class MeshConfig:
         least=1,
         most=MAX_PARTITIONS,
     )
+    supervisors: int = setting(
+        2,
+        "number of supervisor processes: one leads, the others stand by; with 1 nobody takes over from "
+        "a handler that dies while the supervisor is being replaced",
+        kind="number",
+        metavar="N",
+        least=1,
+        most=5,
+    )
     app: str = setting(
         "",
         "your entities; all of a module's, or those named; several with semicolons; empty: only KV, "
@@ -61,7 +72,7 @@ class MeshConfig:
     )
     port: int = setting(
         7400,
-        "of the supervisor; 0 takes a free one",
+        "of the first supervisor; 0 takes a free one, and so do all others",
         kind="number",
         metavar="PORT",
         least=0,
@@ -297,6 +308,7 @@ class MeshConfig:
                 Ref("store_wait_s"),
                 f" ({self.store_wait_s:g} s): a connection that waits for replicas is not lost",
             )
+        refuse_unworkable({**self.times, "method_limit_s": self.method_limit_s})
         if self.idempotency_window_s < 2 * self.timeout:
             raise ConfigError(
                 Ref("idempotency_window_s"),
@@ -314,6 +326,11 @@ class MeshConfig:
     def handler_ids(self) -> tuple[str, ...]:
         """h-0, h-1, …"""
         return tuple(f"h-{i}" for i in range(self.handlers))
+
+    @property
+    def supervisor_ids(self) -> tuple[str, ...]:
+        """s-0, s-1, …"""
+        return tuple(f"s-{i}" for i in range(self.supervisors))
 
     @property
     def data_folder(self) -> Path:

@@ -1,6 +1,7 @@
 """Where settings come from: defaults, then mesh.toml, then `MESH_*`, then flags; the last one wins.
 
-One name serves all of them: `handlers` under `[mesh]` in the file, MESH_HANDLERS, --handlers. Each
+One name serves all of them: `handlers` under `[mesh]` in the file, MESH_HANDLERS, --handlers. What is in
+`mesh config show` under timing may also stand in a table of its own, [timing], the preset as `preset`. Each
 value keeps its origin, so that a mistake is told by the line, the variable or the flag that made it.
 The environment and the folder are arguments: nothing is read at import, and a test passes its own.
 
@@ -21,10 +22,17 @@ from typing import Any
 from mesh.config import SETTINGS, MeshConfig
 from mesh.errors import SetupError
 from mesh.settings import ConfigError, Setting, check, hide_secrets, secrets_in
+from mesh.timings import PRESETS
 
 FILE_NAME = "mesh.toml"
 FILE_VARIABLE = "MESH_CONFIG"
 _TABLE = "mesh"
+_TIMING_TABLE = "timing"
+_PRESET = "timing"
+"""The setting that is called `preset` in its own table."""
+_LOCAL = PRESETS[SETTINGS[_PRESET].default]
+_TIMES = {"preset": _PRESET, **{name: name for name in _LOCAL}}
+"""What may stand in that table, and the setting that each is."""
 _CLIENTS_OWN = ("MESH_ENDPOINTS",)
 _MAX_SECRET_BYTES = 65_536
 _YES_NO = {
@@ -111,17 +119,31 @@ class Layers:
 
     def shown(self) -> list[Shown]:
         """Every setting, in the order in which they are declared; no secret is among it."""
+        preset = self._preset()
         return [
             Shown(
                 name,
-                self._shown_value(setting),
-                "not set" if setting.secret else setting.default,
-                self.origin(name),
+                preset.get(name) if self._is_unset(name) else self._shown_value(setting),
+                "not set" if setting.secret else _LOCAL.get(name, setting.default),
+                self._shown_origin(name, preset),
                 setting.about,
                 setting.group,
             )
             for name, setting in SETTINGS.items()
         ]
+
+    def _preset(self) -> Mapping[str, float]:
+        """The times that apply where nobody sets another."""
+        found = self._found.get(_PRESET)
+        return PRESETS.get(str(found.value), {}) if found is not None else _LOCAL
+
+    def _is_unset(self, name: str) -> bool:
+        return name in _LOCAL and name not in self._found
+
+    def _shown_origin(self, name: str, preset: Mapping[str, float]) -> str:
+        if self._is_unset(name) and preset.get(name) != _LOCAL[name]:
+            return f"{_PRESET} ({self.origin(_PRESET)})"
+        return self.origin(name)
 
     def _shown_value(self, setting: Setting) -> Any:
         found = self._found.get(setting.name)
@@ -215,12 +237,13 @@ def _from_toml(path: Path) -> dict[str, Found]:
     except tomllib.TOMLDecodeError as error:
         raise SetupError(f"{path}: is not TOML: {error}") from error
     for key, value in content.items():
-        if key != _TABLE:
+        is_table = key == _TIMING_TABLE and isinstance(value, dict)
+        if key != _TABLE and not is_table:
             raise SetupError(_out_of_place(path, text, key, value))
     table = content.get(_TABLE, {})
     if not isinstance(table, dict):
         raise SetupError(f"{path}: {_TABLE} must be a table: write [{_TABLE}] on a line of its own")
-    lines = _lines_of_keys(text)
+    lines = _lines_of_keys(text, _TABLE)
     found: dict[str, Found] = {}
     for key, value in table.items():
         origin = _at(Path(path.name), lines.get(key))
@@ -238,6 +261,12 @@ def _from_toml(path: Path) -> dict[str, Found]:
             nearest = _nearest(key, (*SETTINGS, *SECRET_FILES))
             where = _at(path, lines.get(key))
             raise SetupError(f"{where}: unknown setting {key!r}{nearest}")
+    lines = _lines_of_keys(text, _TIMING_TABLE)
+    for key, value in content.get(_TIMING_TABLE, {}).items():
+        if key not in _TIMES:
+            where = _at(path, lines.get(key))
+            raise SetupError(f"{where}: unknown time {key!r}{_nearest(key, _TIMES)}")
+        _add(found, _TIMES[key], Found(value, _at(Path(path.name), lines.get(key)), in_toml=True))
     return found
 
 
@@ -257,14 +286,14 @@ _HEADER = re.compile(r"\s*\[+\s*([^\]]*?)\s*\]")
 _KEY = re.compile(r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*=""")
 
 
-def _lines_of_keys(text: str) -> dict[str, int]:
-    """Lines of the keys in [mesh]; tomllib does not say. Only for messages: a key not found has none."""
+def _lines_of_keys(text: str, of: str) -> dict[str, int]:
+    """Lines of the keys in a table; tomllib does not say. Only for messages: a key not found has none."""
     lines: dict[str, int] = {}
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(line):
             table = header[1].strip("\"'")
-        elif table == _TABLE and (key := _KEY.match(line)):
+        elif table == of and (key := _KEY.match(line)):
             lines.setdefault(key[1], number)
     return lines
 

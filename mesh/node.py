@@ -1,9 +1,7 @@
 """A handler without Ray: the brain of mesh.core.handling with sockets, a store and a clock round it.
 
 This shell decides nothing. It feeds frames to the core, carries its batches and reads to the store, and takes
-its messages to the leader. Three things of it are deliberate: a batch is sent as soon as a lane is
-free (a fixed delay before a flush costs more than it brings); a batch whose connection broke is sent
-again as it was, under its old number; warming up yields to calls.
+its messages to the leader. Warming up yields to calls.
 """
 
 from __future__ import annotations
@@ -18,9 +16,11 @@ from typing import Any
 
 from mesh.core.handling import HandlerCore, HandlingConfig
 from mesh.core.messages import (
+    Beat,
     Goodbye,
     Grant,
     Hello,
+    Leading,
     Message,
     Register,
     Release,
@@ -28,40 +28,40 @@ from mesh.core.messages import (
     Welcome,
     unpack_message,
 )
-from mesh.core.outbox import Batch
 from mesh.core.reading import MOST_SWEPT
-from mesh.core.records import CommitReply, StoreStatus
+from mesh.core.records import StoreStatus
 from mesh.core.runs import Run
 from mesh.core.table import Table
-from mesh.core.tenure import Tenure
+from mesh.core.tenure import Conn, Pending, Tenure
+from mesh.core.timing import Timing
 from mesh.core.wire import Kind, pack_frame, unpack_request
 from mesh.entities import Registry
-from mesh.errors import BadRequest, MeshError, ProtocolError, Unavailable
+from mesh.errors import BadRequest, ProtocolError
+from mesh.heart import MakeHeart, ThreadHeart
 from mesh.ids import new_nonce, process_id
-from mesh.net.clock import SYSTEM, Clock
+from mesh.lanes import Lanes
+from mesh.leaders import LeaderLinks
+from mesh.net.clock import SYSTEM, Clock, ahead
 from mesh.net.connection import Connection
-from mesh.net.dial import dial
 from mesh.net.listener import Listener
 from mesh.net.pidfd import hand_over
-from mesh.net.watched import WatchedCommits, tell_tenure, watch_request
+from mesh.net.watched import tell_tenure, watch_request
 from mesh.observe import observers
+from mesh.presence import HandOver, Presence
 from mesh.resources import Resources
 from mesh.runs import Peer, Runner
 from mesh.store.api import Store, StoreRefused, StoreUnreachable
+from mesh.vitals import Running, Vitals
 
 log = logging.getLogger("mesh.node")
 
 Connect = Callable[[str, Clock], Awaitable[Peer]]
 """Makes a client of the handler at an address, which tells the time by that clock."""
 
-HandOver = Callable[[str, bytes, str], Awaitable[None]]
-"""Has the warden at an address watch this process; called with the process's nonce and the handler's id."""
-
 _RETRY_S = 0.02
-_ASK_AGAIN_S = 0.001
 _MAX_RETRY_S = 0.5
+_MAX_READ_RETRY_S = 0.1
 _TIMER_S = 0.02
-_BEAT_S = 1.0
 _SETTLE_EVERY = 4096
 _WARM_PAUSE_S = 0.002
 _WARM_AFTER_S = 0.05
@@ -79,6 +79,7 @@ class NodeSettings:
         warden: address of the node's warden (mesh.net.pidfd).
         token: the mesh's secret; empty on loopback.
         weight: share of the partitions relative to others'.
+        timing: how often it beats.
     """
 
     mesh: str
@@ -93,6 +94,7 @@ class NodeSettings:
     region: str | None = None
     zone: str | None = None
     handling: HandlingConfig = HandlingConfig()  # noqa: RUF009 - frozen
+    timing: Timing = Timing()  # noqa: RUF009 - frozen
 
 
 class Node:
@@ -107,6 +109,7 @@ class Node:
         settle_memory: takes what is there out of the collector's sight. Called for every few thousand keys,
             since a full collection goes through all of them while calls wait.
         hand_over: has the warden watch this process.
+        heart: makes what beats for it; None: nothing does, and only its exit is noticed.
     """
 
     def __init__(
@@ -118,9 +121,9 @@ class Node:
         connect: Connect | None = None,
         settle_memory: Callable[[], None] = lambda: None,
         hand_over: HandOver = hand_over,
+        heart: MakeHeart | None = ThreadHeart,
     ) -> None:
         self.settings = settings
-        self._hand_over = hand_over
         self._settle_memory = settle_memory
         self._settled = 0
         self._clock = clock
@@ -133,29 +136,55 @@ class Node:
         self._runner = Runner(self._on_ran, self._open_peer, settings.id)
         self._core.home.now = clock.now
         self._core.home.wall = clock.wall
+        if clock is SYSTEM:
+            self._core.home.ahead = ahead
         self._core.on_tenure = partial(tell_tenure, settings.id)
-        self._commits = WatchedCommits(settings.id, clock.now)
+        self._lanes = Lanes(settings.id, self._core, store, clock, self._turn, self._or_end)
         self._core.home.call = self._runner.call
         self._resources = Resources(
             registry.specs, self._core.home.resources, settings.handling.health_s
         )
         self._loop = asyncio.get_running_loop()
         self._listener = Listener(self, settings.mesh, settings.token, settings.handling.limits)
-        self._idle_lanes = list(range(settings.handling.lanes))
         self._reads = asyncio.Event()
         self._lists = asyncio.Event()
         self._warm = asyncio.Event()
-        self._leader: Connection | None = None
-        self._leader_lost = asyncio.Event()
+        self._leaders = LeaderLinks(
+            settings.supervisors,
+            Hello(settings.mesh, "handler", settings.token, self.nonce),
+            settings.partitions,
+            self,
+            self._registration,
+            self._report,
+            self._core.to_repeat,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._turning = False
-        self._complaint = ""
-        """What was last said of the store; empty while it answers."""
-        self._stopped = False
         self._heard: dict[Connection, float] = {}
         """When each client was last heard, Unix seconds (mesh.core.retention)."""
         self._silence_due = 0.0
         self._core.retention.now = int(clock.wall())
+        core = self._core
+        limits = (m.limit_s for spec in registry.specs for m in spec.methods.values())
+        self._vitals = Vitals(
+            self.nonce,
+            clock.now,
+            lambda: core.counts,
+            lambda: core.home.lease.until,
+            self._on_loop,
+            max(filter(None, limits), default=core.home.run_limit_s),
+        )
+        self._presence = Presence(
+            settings.id,
+            Hello(settings.mesh, "handler", settings.token, self.nonce),
+            settings.supervisors,
+            settings.warden,
+            self._vitals,
+            hand_over,
+            heart,
+            settings.timing.beat_s,
+            self._spawn,
+        )
 
     def __repr__(self) -> str:
         return f"Node({self.settings.id}, port {self._listener.port}, {self._core!r})"
@@ -174,14 +203,13 @@ class Node:
         s = self.settings
         await self._resources.start()
         await self._listener.open(s.host, s.port)
-        if s.warden:
-            # Before anyone can own anything: a death that nobody sees is the one that costs seconds.
-            await self._hand_over(s.warden, self.nonce, s.id)
+        await self._presence.begin()
         self._spawn(self._run_reads(), "reads")
         self._spawn(self._run_listings(), "listings")
         self._spawn(self._run_warm_up(), "warm-up")
         self._spawn(self._run_timer(), "timer")
-        self._spawn(self._run_leader_link(), "leader link")
+        for name, loop in self._leaders.loops():
+            self._spawn(loop, name)
         if self._resources.has_checks:
             self._spawn(self._resources.watch(), "health checks")
 
@@ -191,12 +219,12 @@ class Node:
         Args:
             in_order: let the entities clean up behind themselves; a process that is killed does not.
         """
-        self._stopped = True
+        self._presence.end()
+        self._lanes.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._leader is not None:
-            self._leader.close()
+        self._leaders.close()
         await self._listener.close()
         await self._runner.close()
         if not in_order:
@@ -240,29 +268,26 @@ class Node:
         for kind, body in frames:
             if kind == Kind.REQUEST:
                 request = unpack_request(body)
-                watched = (
-                    watch_request(conn, request, self.settings.id, self._clock.now)
-                    if observers.wanted
-                    else conn
-                )
+                watched: Conn = self._vitals.sample(conn) if self._vitals.wants_sample else conn
+                if observers.wanted:
+                    watched = watch_request(watched, request, self.settings.id, self._clock.now)
                 self._core.on_request(watched, request, now)
             elif kind == Kind.CONTROL and conn.role == "client":
                 self._on_client(unpack_message(body))
+            elif kind == Kind.CONTROL and conn.role == "probe":
+                self._presence.on_probe(conn, unpack_message(body))
             elif conn.role != "supervisor":
                 raise ProtocolError(f"a {conn.role} does not send frames of kind {kind}")
             elif kind == Kind.TABLE:
                 self._on_table(body, now)
             elif kind == Kind.CONTROL:
-                self._on_leader(unpack_message(body), now)
+                self._on_supervisor(conn, unpack_message(body), now)
         self._wake()
 
     def on_closed(self, conn: Connection, reason: str) -> None:
         """See Service."""
         self._heard.pop(conn, None)
-        if conn is self._leader:
-            log.info("lost the supervisor: %s", reason)
-            self._leader = None
-            self._leader_lost.set()
+        self._leaders.on_closed(conn, reason)
 
     # -------------------------------------------------------------- clients
 
@@ -295,14 +320,23 @@ class Node:
 
     # --------------------------------------------------------------- leader
 
-    def _on_leader(self, message: Message, now: float) -> None:
-        if isinstance(message, Grant):
+    def _on_supervisor(self, conn: Connection, message: Message, now: float) -> None:
+        if isinstance(message, Leading):
+            if self._core.hears(message.token):
+                log.info("%s leads, by token %d", message.id, message.token)
+            self._leaders.on_leading(conn, message)
+        elif not self._leaders.leads(conn):
+            log.info("%s is not heeded: who says it does not lead", type(message).__name__)
+        elif isinstance(message, Grant):
             self._core.on_grant(message, now)
+            self._lanes.on_grant()
             self._loop.call_later(_WARM_AFTER_S, self._warm.set)
         elif isinstance(message, Release):
             self._core.on_release(message)
-        elif isinstance(message, Stop):
+        elif isinstance(message, Stop) and self._core.hears(message.token):
             self.ended.set()
+        else:
+            self._presence.on_leader(conn, message)
 
     def _on_table(self, body: bytes, now: float) -> None:
         if self._core.table is not None and Table.peek(body) <= self._core.table.version:
@@ -314,53 +348,38 @@ class Node:
             if conn.role == "client":
                 conn.send(frame)
 
-    async def _run_leader_link(self) -> None:
-        delay = _RETRY_S
-        while True:
-            for address in self.settings.supervisors:
-                try:
-                    await self._attend(address)
-                    delay = _RETRY_S
-                except MeshError as error:
-                    log.debug("no supervisor at %s: %s", address, error)
-            await asyncio.sleep(delay)
-            delay = min(_MAX_RETRY_S, delay * 2)
-
-    async def _attend(self, address: str) -> None:
-        s = self.settings
-        hello = Hello(s.mesh, "handler", s.token, self.nonce)
-        self._leader_lost.clear()
-        conn, welcome = await dial(address, self, hello)
-        if welcome.partitions != s.partitions:
-            conn.close()
-            raise Unavailable(f"{address} has {welcome.partitions} partitions, not {s.partitions}")
-        self._leader = conn
-        conn.send(
-            Register(
-                s.id,
-                self.nonce,
-                s.host,
-                self.port,
-                process_id(),
-                s.warden,
-                s.weight,
-                s.region,
-                s.zone,
-                self._core.grant.life,
-                self._core.grant.version,
-                self._core.held_epochs(),
-            ).frame()
+    def _registration(self) -> Register:
+        s, core = self.settings, self._core
+        return Register(
+            s.id,
+            self.nonce,
+            s.host,
+            self.port,
+            process_id(),
+            s.warden,
+            s.weight,
+            s.region,
+            s.zone,
+            core.grant.life,
+            core.grant.version,
+            core.held_epochs(),
+            core.set_version,
         )
-        while not self._leader_lost.is_set():
-            self._core.health = self._resources.health
-            for message in (self._core.beat(), *self._core.still_dropped()):
-                conn.send(message.frame())
-            try:
-                await asyncio.wait_for(self._leader_lost.wait(), _BEAT_S)
-            except TimeoutError:
-                continue
+
+    def _report(self) -> Beat:
+        self._core.health = self._resources.health
+        return self._core.beat()
 
     # ----------------------------------------------------------------- runs
+
+    def _on_loop(self) -> Running | None:
+        """The method that keeps the loop at this moment; asked by the heart, from another thread."""
+        source = self._core.home.here.source
+        if isinstance(source, Pending):
+            limit_s = source.method.limit_s or self._core.home.run_limit_s
+            return Running(source, f"{source.spec.name}.{source.method.name}", limit_s)
+        run = self._runner.on_loop()
+        return Running(run, run.name, run.limit_s) if run is not None else None
 
     def _on_ran(self, run: Run, result: Any, error: BaseException | None) -> None:
         self._or_end(self._core.on_ran, run, result, error, self._clock.now())
@@ -383,13 +402,9 @@ class Node:
     def _turn(self) -> None:
         self._turning = False
         core = self._core
-        core.settle(self._clock.now())
-        while core.has_queued and self._idle_lanes:
-            item = core.next_batch(self._idle_lanes[-1])
-            if item is None:
-                break
-            self._idle_lanes.pop()
-            self._commit(*item, _RETRY_S)
+        now = self._clock.now()
+        core.settle(now)
+        self._lanes.send(now)
         if core.has_wants:
             self._reads.set()
         if core.has_listings:
@@ -397,67 +412,13 @@ class Node:
         if core.runs.is_due:
             for run in core.runs.take_stops():
                 self._runner.stop(run)
-            for run in core.take_runs(self._clock.now()):
+            for run in core.take_runs(now):
                 self._runner.start(run)
         for message in core.take_messages():
-            if self._leader is not None:
-                self._leader.send(message.frame())
+            self._leaders.tell(message)
         if core.revoked and not self.ended.is_set():
             log.warning("the grant of %s was revoked; this process ends", self.settings.id)
             self.ended.set()
-
-    def _commit(self, batch: Batch, renewal: int, delay: float) -> None:
-        """Send a batch; it holds its lane until it has its verdict."""
-        if self._stopped:
-            return
-        if observers.wanted:
-            self._commits.sent(batch)
-        grant = self._core.grant
-        written = self._store.commit(batch.lane, grant, batch.seq, renewal, batch.entries)
-        judge = partial(self._on_committed, batch, renewal, delay)
-        written.add_done_callback(partial(self._or_end, judge))
-
-    def _on_committed(
-        self, batch: Batch, renewal: int, delay: float, written: asyncio.Future[CommitReply]
-    ) -> None:
-        if written.cancelled():
-            return
-        if self._stopped:
-            written.exception()  # looked at, or the loop would complain of what `stop` cut off
-            return
-        try:
-            reply = written.result()
-        except StoreUnreachable as error:
-            batch.clean = batch.clean and error.executed is False
-            self._complain(f"store unreachable, commits wait: {error}")
-        except StoreRefused as error:
-            self._complain(f"store refused, commits wait: {error}")
-            self._core.on_refused(str(error), self._clock.now(), transient=error.transient)
-        else:
-            if self._complaint:
-                log.warning("the store answers again")
-                self._complaint = ""
-            if observers.wanted and reply.acknowledged:
-                self._commits.acknowledged(batch)
-            if self._core.on_commit(batch, reply, self._clock.now()):
-                self._idle_lanes.append(batch.lane)
-                self._turn()
-                return
-            if reply.verdicts:
-                # Written, and short of a replica: sending it again asks anew. A store may say so
-                # without any delay of its own, and calls have to go on.
-                again = partial(self._commit, batch, renewal, delay)
-                self._loop.call_later(_ASK_AGAIN_S, self._or_end, again)
-                return
-            log.warning("store says %s, batch %d waits", reply.status.value, batch.seq)
-        again = partial(self._commit, batch, renewal, min(_MAX_RETRY_S, delay * 2))
-        self._loop.call_later(delay, self._or_end, again)
-
-    def _complain(self, of: str) -> None:
-        """Say what is wrong with the store once, and not for each attempt of each lane."""
-        if of != self._complaint:
-            log.warning("%s", of)
-            self._complaint = of
 
     def _or_end(self, step: Callable[..., None], *arguments: object) -> None:
         """A step that fails in an unforeseen way ends this handler, as a task's failure does: a lane would
@@ -486,7 +447,7 @@ class Node:
             self._core.on_load(loads, reply, self._clock.now())
             if reply is None or not reply.values:
                 await asyncio.sleep(delay)
-                delay = min(_MAX_RETRY_S, delay * 2)
+                delay = min(_MAX_READ_RETRY_S, delay * 2)
             self._wake()
 
     async def _run_listings(self) -> None:
@@ -512,7 +473,7 @@ class Node:
                 delay = _RETRY_S
             else:
                 await asyncio.sleep(delay)
-                delay = min(_MAX_RETRY_S, delay * 2)
+                delay = min(_MAX_READ_RETRY_S, delay * 2)
 
     async def _run_warm_up(self) -> None:
         while True:
@@ -566,7 +527,8 @@ class Node:
             self._settled = self._core.taken_in
             self._settle_memory()
         self._end_silent()
-        if self._core.has_queued:
+        if self._core.has_queued or self._core.renewal_is_due(self._clock.now()):
+            # By the loop that answers calls, and by no other: while it hangs, nothing is renewed.
             self._wake()
             if self._core.runs.is_any or self._core.runs.is_due:
                 self._wake()

@@ -60,6 +60,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(f"{name} blocking")
         self._tasks: dict[Run, asyncio.Task[None]] = {}
+        self._of_task: dict[asyncio.Task[Any], Run] = {}
         self._stopped: set[Run] = set()
         """Blocking runs that were told to stop, and whose threads are not back."""
         self._calls: dict[Run, set[concurrent.futures.Future[Any]]] = {}
@@ -68,6 +69,11 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"Runner({len(self._tasks)} tasks, {self._threads!r}, stuck {self.stuck})"
+
+    def on_loop(self) -> Run | None:
+        """The run whose coroutine keeps the loop at this moment; may be asked by another thread."""
+        task = asyncio.current_task(self._loop)
+        return self._of_task.get(task) if task is not None else None
 
     def start(self, run: Run) -> None:
         """Carry it out."""
@@ -81,9 +87,9 @@ class Runner:
         # Nothing of the call that happened to wake this loop up belongs to the run.
         fresh = contextvars.Context()
         fresh.run(task_source.set, run)
-        self._tasks[run] = self._loop.create_task(
-            self._in_task(run, work), name=run.name, context=fresh
-        )
+        task = self._loop.create_task(self._in_task(run, work), name=run.name, context=fresh)
+        self._tasks[run] = task
+        self._of_task[task] = run
 
     def stop(self, run: Run) -> None:
         """It counts for nothing any more: have it end, as far as that is possible."""
@@ -134,7 +140,7 @@ class Runner:
             raise
         except BaseException as raised:  # noqa: BLE001 - whatever a user's method raises is its outcome
             error = raised
-        del self._tasks[run]
+        del self._of_task[self._tasks.pop(run)]
         self._tell(run, result, error)
 
     def _in_thread(self, run: Run, work: Callable[[], Any]) -> Callable[[], None]:

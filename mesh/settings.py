@@ -76,7 +76,9 @@ def setting(default: Any, about: str, *, shown: bool = True, **more: Any) -> Any
 
 def settings_of(config: type) -> dict[str, Setting]:
     """The settings among a dataclass's fields, by name."""
-    known = {f.name: f.metadata["setting"] for f in fields(config)}
+    # What a base class adds is more special than what the class itself says, and comes behind it.
+    ordered = sorted(fields(config), key=lambda f: f.kw_only is True)
+    known = {f.name: f.metadata["setting"] for f in ordered}
     return {
         name: replace(found, name=name, variable=found.variable or f"MESH_{name.upper()}")
         for name, found in known.items()

@@ -65,6 +65,13 @@ _WORDS: dict[str, Callable[[Event], str]] = {
         f"this supervisor leads no more, the store says {e['reason']}: {e['detail'] or 'no detail'}; "
         f"another one leads, or the store's primary changed"
     ),
+    "leader_missed": lambda e: (
+        f"{e['supervisor']}, which led the mesh, is not heard of any more, says {e['by']}: "
+        f"{e['reason']}; calls go on, and another one bids for the lead"
+    ),
+    "standing_down": lambda e: f"{e['supervisor']} leads no more: {e['reason']}",
+    "supervisor_here": lambda e: f"supervisor {e['supervisor']} is here (pid {e['pid']})",
+    "supervisor_lost": lambda e: f"supervisor {e['supervisor']} is gone ({e['reason']})",
     "life_closed": lambda e: (
         f"the store has another primary, or it was restarted: life {e['life']} is over"
     ),
@@ -86,6 +93,8 @@ _WORDS: dict[str, Callable[[Event], str]] = {
 
 _LEVELS = {
     "failover": logging.WARNING,
+    "leader_missed": logging.WARNING,
+    "supervisor_lost": logging.WARNING,
     "warden_lost": logging.WARNING,
     "handler_start_failed": logging.ERROR,
     "leader_stopped": logging.ERROR,

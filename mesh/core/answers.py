@@ -7,6 +7,7 @@ the counts of a handler and of its callers can be held against each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgpack
 
@@ -16,6 +17,14 @@ from mesh.core.wire import Request, Status, pack_reply
 from mesh.core.writing import TRY_AGAIN_S
 
 _MISPLACED = msgpack.packb("the partition is on its way to or from this handler")
+
+
+class Counts(NamedTuple):
+    """A handler's calls: in memory now; carried out, and failed or refused, since the start."""
+
+    pending: int
+    done: int
+    errors: int
 
 
 class Answers:

@@ -29,6 +29,8 @@ class Apart:
         self._runs = workings.runs
         self._cache = workings.cache
         self._expiry = workings.expiry
+        self._home = workings.home
+        self._unleased = workings.unleased
 
     def __repr__(self) -> str:
         return f"Apart({self._runs!r})"
@@ -41,8 +43,15 @@ class Apart:
                 begin_run(run)
             except ValueError as error:  # a codec of the user's that does not read what it wrote
                 self.on_ran(run, None, error, now)
-            else:
-                begun.append(run)
+                continue
+            if run.records is None and not self._home.is_leased():
+                # The state of a query is read here, and later it only answers: so this is the moment at
+                # which nobody else may serve the key.
+                self._runs.came_back(run)
+                self._runs.end(run, stop=False)
+                self._unleased.add(run.pending)
+                continue
+            begun.append(run)
         return begun
 
     def on_ran(self, run: Run, result: Any, error: BaseException | None, now: float) -> None:

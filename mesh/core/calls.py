@@ -13,7 +13,15 @@ from itertools import chain
 
 from mesh.core import execution
 from mesh.core.epochs import NOT_HELD
-from mesh.core.execution import ANSWERED, LISTS, NEEDS_LOAD, NEEDS_TURN, NOT_WRITTEN, Step
+from mesh.core.execution import (
+    ANSWERED,
+    LISTS,
+    NEEDS_LEASE,
+    NEEDS_LOAD,
+    NEEDS_TURN,
+    NOT_WRITTEN,
+    Step,
+)
 from mesh.core.held import Held, HeldCalls
 from mesh.core.runs import Run
 from mesh.core.table import Table
@@ -52,6 +60,8 @@ class Calls:
         self._reading = workings.reading
         self._listings = workings.listings
         self._gate = workings.gate
+        self._home = workings.home
+        self._unleased = workings.unleased
         self._held = HeldCalls()
         self._waiting: dict[tuple[int, bytes], Tenure] = {}
         """Where calls wait for a read or for their turn; swept by the timer."""
@@ -95,6 +105,10 @@ class Calls:
         except BadRequest as error:
             self._answers.refuse(conn, request, Status.BAD_REQUEST, str(error))
             return
+        self._begin(tenure, pending)
+
+    def _begin(self, tenure: Tenure, pending: Pending) -> None:
+        """Run a call, or have it wait behind those that came before it."""
         queue = tenure.waiting.get(pending.field)
         if queue is None:
             step = self._step(tenure, pending)
@@ -136,6 +150,10 @@ class Calls:
         elif step is NOT_WRITTEN:
             self._answers.refuse_writing(pending, self._gate.reason)
             return ANSWERED
+        elif step is NEEDS_LEASE:
+            self._answers.pending += 1
+            self._unleased.add(pending)
+            return ANSWERED
         else:
             self._answers.done += pending.method.query
             slot = tenure.slots.get(pending.field)
@@ -152,10 +170,27 @@ class Calls:
         except BadRequest as error:
             self._answers.refuse(pending.conn, pending.request, Status.BAD_REQUEST, str(error))
             return
-        if reply is None:
-            self._answers.pending += 1
-        else:
+        if reply is not None and self._home.is_leased():
             self._answers.reply(pending, reply)
+            return
+        self._answers.pending += 1
+        if reply is not None:
+            self._unleased.add(pending)
+
+    # ------------------------------------------------------------- waiting for the lease
+
+    def retry_unleased(self, now: float) -> None:
+        """The lease is there again: queries that waited for it are run anew."""
+        for pending in self._unleased.take():
+            self._answers.pending -= 1
+            if pending.deadline <= now:
+                self._refuse_unleased(pending)
+            else:
+                self._begin(pending.tenure, pending)
+
+    def _refuse_unleased(self, pending: Pending) -> None:
+        reason = "its deadline passed while this handler could not renew its lease"
+        self._answers.refuse(pending.conn, pending.request, Status.EXPIRED, reason)
 
     # ------------------------------------------------------------- waiting for a key
 
@@ -187,6 +222,7 @@ class Calls:
         waiting = list(chain.from_iterable(tenure.waiting.values()))
         tenure.waiting.clear()
         waiting += self._listings.forget(tenure)
+        waiting += self._unleased.forget(tenure)
         self._answers.pending -= len(waiting)
         return waiting
 
@@ -289,6 +325,9 @@ class Calls:
                 del self._waiting[partition, field]
             elif any(pending.deadline <= now for pending in queue):
                 self._expire(tenure, field, now)
+        for pending in self._unleased.overdue(now):
+            self._answers.pending -= 1
+            self._refuse_unleased(pending)
         for listing in self._listings.overdue(now):
             reason = "its deadline passed while the store was to be read"
             self._listings.end(listing)

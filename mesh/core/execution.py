@@ -39,12 +39,14 @@ class Step(enum.Enum):
     """It is for a partition's keys, not for one key (mesh.core.listing)."""
     NOT_WRITTEN = 7
     """It is new, and the store refuses to write (mesh.core.writing)."""
+    NEEDS_LEASE = 8
+    """It is a query, and no lease covers what it has read (mesh.core.lease)."""
 
 
 # Looking a member up in its enum takes Python 3.11 80 ns, a global 3; each call would do it several times.
 ANSWERED, COMMITTING, RUNS_APART = Step.ANSWERED, Step.COMMITTING, Step.RUNS_APART
 NEEDS_LOAD, NEEDS_TURN, LISTS = Step.NEEDS_LOAD, Step.NEEDS_TURN, Step.LISTS
-NOT_WRITTEN = Step.NOT_WRITTEN
+NOT_WRITTEN, NEEDS_LEASE = Step.NOT_WRITTEN, Step.NEEDS_LEASE
 KEYS = BuiltIn.KEYS
 _NEW = Seen.NEW
 
@@ -129,11 +131,17 @@ def _step_query(tenure: Tenure, pending: Pending) -> tuple[Step, Run | None]:
     if slot is None:
         return NEEDS_LOAD, None
     if built_in is not None:
-        _answer(pending, *run_exists(slot))
-        return ANSWERED, None
-    if pending.method.runs_apart:
+        status, payload = run_exists(slot)
+    elif pending.method.runs_apart:
         return RUNS_APART, Run(pending, slot, None)
-    _answer(pending, *run_query(slot, pending))
+    else:
+        status, payload = run_query(slot, pending)
+    # The clock after the state, and the answer in the same breath: a process that is stopped in between,
+    # and goes on when others serve the key, has to notice. As Home.is_leased, which would be a call more.
+    home = tenure.home
+    if home.now() >= home.lease.until:
+        return NEEDS_LEASE, None
+    pending.conn.send(pack_reply(pending.request.counter, status, payload))
     return ANSWERED, None
 
 

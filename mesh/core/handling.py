@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mesh.core.answers import Answers
+from mesh.core.answers import Answers, Counts
 from mesh.core.apart import Apart
 from mesh.core.cache import Cache
 from mesh.core.calls import Calls
@@ -23,6 +23,7 @@ from mesh.core.commits import Commits
 from mesh.core.expiry import Expiry
 from mesh.core.forgetting import Forgetting
 from mesh.core.handling_config import HandlingConfig
+from mesh.core.lease import Lease
 from mesh.core.listing import Listings
 from mesh.core.messages import Beat
 from mesh.core.outbox import Change, Outbox
@@ -35,6 +36,7 @@ from mesh.core.runs import Runs
 from mesh.core.table import Table
 from mesh.core.tenure import Home
 from mesh.core.tenures import Tenures
+from mesh.core.unleased import Unleased
 from mesh.core.workings import Workings
 from mesh.core.writing import WriteGate
 from mesh.entities import Registry
@@ -65,6 +67,7 @@ class HandlerCore:
             run_limit_s=config.limit_s,
             max_state_bytes=config.max_state_bytes,
             max_reply_bytes=config.max_reply_bytes,
+            lease=Lease(config.lease),
         )
         """What methods get from this handler; the shell adds what only it has."""
         self.health = "ok"
@@ -99,11 +102,12 @@ class HandlerCore:
             self._reading,
             self._listings,
             WriteGate(),
+            Unleased(),
         )
         self._calls = calls = Calls(workings)
         self._apart = apart = Apart(workings, calls)
         self._ownership = ownership = Ownership(workings, calls, apart)
-        self._commits = commits = Commits(workings, ownership)
+        self._commits = commits = Commits(workings, calls, ownership)
         self._reads = reads = Reads(workings, calls, ownership)
 
         # What the shell brings goes straight to the part that it concerns; see there.
@@ -111,7 +115,11 @@ class HandlerCore:
         self.on_table = calls.on_table
         self.on_grant = ownership.on_grant
         self.on_release = ownership.on_release
+        self.hears = ownership.hears
+        """Ask before anything else that a leader says is done."""
         self.on_commit = commits.on_commit
+        self.on_renewed = commits.on_renewed
+        self.on_failed = commits.on_failed
         self.on_refused = commits.on_refused
         self.on_ran = apart.on_ran
         self.on_load = reads.on_load
@@ -121,15 +129,18 @@ class HandlerCore:
         self.settle = ownership.settle
         """Call after each round of events."""
         # And so does what it fetches.
-        self.next_batch = commits.next_batch
-        self.next_renewal = commits.next_renewal
+        self.next_batch = self._outbox.next_batch
+        self.send = commits.send
+        """Call for each batch, each time that it is sent."""
+        self.renewal_is_due = commits.renewal_is_due
+        self.renew = commits.renew
         self.take_runs = apart.take_runs
         self.take_wants = self._reading.take_wants
         self.next_sweep = self._reading.next_sweep
         self.next_scan = self._reading.next_scan
         self.next_listing = self._listings.next
         self.take_messages = ownership.take_messages
-        self.still_dropped = ownership.still_dropped
+        self.to_repeat = ownership.to_repeat
         self.held_epochs = self._tenures.packed
         """This process's own list: packed epochs, 4 bytes a partition."""
 
@@ -175,6 +186,11 @@ class HandlerCore:
         return self._ownership.grant
 
     @property
+    def set_version(self) -> int:
+        """The highest of the in-sync set under which a write of this process was acknowledged."""
+        return self._commits.set_version
+
+    @property
     def table(self) -> Table | None:
         """The newest that is known."""
         return self._calls.table
@@ -206,6 +222,12 @@ class HandlerCore:
             sum(tenure.keys for tenure in self._tenures.in_memory.values()),
             self.health,
         )
+
+    @property
+    def counts(self) -> Counts:
+        """Of its calls; may be read by another thread."""
+        a = self._answers
+        return Counts(a.pending, a.done, a.entity_errors + a.not_executed + a.unknown)
 
     @property
     def taken_in(self) -> int:

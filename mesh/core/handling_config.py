@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mesh.core.lease import LeaseTiming
 from mesh.core.retention import DEFAULT_CALLER_BYTES, DEFAULT_WINDOW_S
 from mesh.core.tenure import MAX_VALUE_BYTES
 from mesh.core.wire import Limits
@@ -29,6 +30,7 @@ class HandlingConfig:
         max_wants: keys read with one call to the store; a primary must not stand still for one read.
         cache_bytes: state kept in memory; unacknowledged state is never evicted.
         limits: of the wire.
+        lease: for how long it may answer queries, and how often that is renewed.
     """
 
     lanes: int = 2
@@ -45,3 +47,4 @@ class HandlingConfig:
     max_wants: int = 512
     cache_bytes: int = 512 * 1024 * 1024
     limits: Limits = Limits()  # noqa: RUF009 - frozen
+    lease: LeaseTiming = LeaseTiming()  # noqa: RUF009 - frozen

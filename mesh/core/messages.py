@@ -127,7 +127,8 @@ class Refused(Message):
 class Register(Message):
     """A handler process offers itself, or comes back after a broken connection.
 
-    `held` is its own list: packed epochs, 4 bytes a partition, 0 where it holds nothing.
+    `held` is its own list: packed epochs, 4 bytes a partition, 0 where it holds nothing. `set_version`: the
+    highest version of the in-sync set under which any of its writes was acknowledged.
     """
 
     id: str
@@ -142,6 +143,7 @@ class Register(Message):
     life: int
     grant_version: int
     held: bytes
+    set_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,17 @@ class Dropped(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Closed(Message):
+    """The store that a handler writes to is not, or not any more, the primary of the life of its grant.
+
+    It keeps everything, and repeats this with each beat until it is told of a later life.
+    """
+
+    nonce: bytes
+    life: int
+
+
+@dataclass(frozen=True, slots=True)
 class Beat(Message):
     """A handler's counts, once a second."""
 
@@ -241,6 +254,48 @@ class Exited(Message):
     nonce: bytes
     handler: str
     ago_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leading(Message):
+    """A supervisor leads by this token, in this life. Said on every link to a handler, a warden or another
+    supervisor when that begins, and first on each new one. A handler answers with `Register`.
+    """
+
+    token: int
+    life: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderBeat(Message):
+    """The leader of that token is there; to the other supervisors, ten times a second."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorHere(Message):
+    """A supervisor introduces itself to another one, on the link that it has made."""
+
+    id: str
+    host: str
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Happened(Message):
+    """An event, from supervisor to supervisor, so that what one has recorded outlives it.
+
+    `origin` is the process that recorded it, and `number` its count there; `event` is JSON. `is_past`: of
+    before this link was made.
+    """
+
+    origin: bytes
+    number: int
+    event: bytes
+    is_past: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ writes in one call stop the store for a second, and Sentinel then calls it dead.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from mesh.core.records import Entry
+from mesh.core.records import Entry, GrantRef
 
 MAX_COMMANDS = 512
 MAX_BYTES = 1024 * 1024
@@ -38,7 +38,7 @@ class Change:
         """It is on every in-sync node, and no call waits for it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
     """One flush on one lane.
 
@@ -47,6 +47,8 @@ class Batch:
         changes: for each entry the changes it was put together from, in order.
         clean: so far sent at most once, on a connection that did not break: what the store refuses of
             it was not executed.
+        renewal: the number that its last send carried.
+        grant: under which that was; None before the first one.
     """
 
     lane: int
@@ -54,7 +56,8 @@ class Batch:
     entries: list[Entry]
     changes: list[list[Change]]
     clean: bool = True
-    sent: int = field(default=0)
+    renewal: int = 0
+    grant: GrantRef | None = None
 
 
 class Outbox:

@@ -28,6 +28,8 @@ class Reads:
         self._answers = workings.answers
         self._reading = workings.reading
         self._listings = workings.listings
+        self._home = workings.home
+        self._unleased = workings.unleased
 
     def __repr__(self) -> str:
         return f"Reads({self._reading!r}, {self._listings!r})"
@@ -98,9 +100,13 @@ class Reads:
                 self._answers.refuse_all([pending], Status.UNREADABLE, reason)
             return
         answer = self._listings.take(listing, reply)
-        if answer is not None and self._listings.end(listing):
+        if answer is None or not self._listings.end(listing):
+            return
+        if self._home.is_leased():
             self._answers.pending -= 1
             self._answers.reply(pending, answer)
+        else:  # from a store, perhaps, that others have left long ago
+            self._unleased.add(pending)
 
     def _concerns(self, tenure: Tenure, status: StoreStatus) -> bool:
         """Whether what was read is of a tenure that goes on; one that the store refuses does not."""

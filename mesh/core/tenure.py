@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from mesh.context import Caller, Context, Here, Outgoing, Source, here
 from mesh.core.dedupe import SessionLog
+from mesh.core.lease import Lease
 from mesh.core.outbox import Change
 from mesh.core.outcomes import Outcome, Records
 from mesh.core.parts import Cut, rewritten
@@ -81,7 +82,9 @@ class Home:
 
     Attributes:
         here: the place of the thread that plain methods run on.
-        now: reads the clock for a method that asks how much time it has left.
+        now: reads the clock, for queries and for a method that asks how much time it has left.
+        lease: what covers the answers of queries; of this process as a whole.
+        ahead: seconds by which `now` is ahead of `time.monotonic()`, which methods know.
         wall: reads Unix time, for entities that have a ttl.
         call: makes a call for a run; see mesh.context.
         resources: by entity's name what its on_start has made.
@@ -94,6 +97,8 @@ class Home:
 
     here: Here = field(default_factory=here)
     now: Callable[[], float] = _no_time
+    lease: Lease = field(default_factory=Lease)
+    ahead: Callable[[], float] = _no_time
     wall: Callable[[], float] = _no_time
     call: Callable[[Source, Outgoing], Any] = _refuse_call
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -101,6 +106,14 @@ class Home:
     max_state_bytes: int = MAX_VALUE_BYTES
     max_reply_bytes: int = MAX_VALUE_BYTES
     refuses: Callable[[int], bool] | None = None
+
+    def monotonic(self) -> float:
+        """`now` as `time.monotonic()` has it."""
+        return self.now() - self.ahead()
+
+    def is_leased(self) -> bool:
+        """Whether an answer is covered that shows what was read just now, and leaves at once."""
+        return self.now() < self.lease.until
 
 
 Waiter = tuple[Conn, int]
@@ -166,10 +179,10 @@ class Pending:
             partition=request.partition,
             epoch=tenure.epoch,
             attempt=request.attempt + 1,
-            deadline=self.deadline,
+            deadline=self.deadline - home.ahead(),
             metadata=self.meta.metadata,
             resources=home.resources.setdefault(self.spec.name, {}),
-            _now=home.now,
+            _now=home.monotonic,
             _chain=self.meta.chain,
             _caller=caller,
         )

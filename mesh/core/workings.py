@@ -19,6 +19,7 @@ from mesh.core.retention import Retention
 from mesh.core.runs import Runs
 from mesh.core.tenure import Home
 from mesh.core.tenures import Tenures
+from mesh.core.unleased import Unleased
 from mesh.core.writing import WriteGate
 from mesh.entities import Registry
 
@@ -31,6 +32,7 @@ class Workings:
         tenures: what it holds.
         answers: its counts, and what callers are told.
         gate: whether the store takes what is written.
+        unleased: queries that wait for the lease.
     """
 
     nonce: bytes
@@ -47,3 +49,4 @@ class Workings:
     reading: Reading
     listings: Listings
     gate: WriteGate
+    unleased: Unleased

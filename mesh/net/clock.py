@@ -1,7 +1,8 @@
 """The clock of the shells. Cores get `now` as an argument.
 
-CLOCK_MONOTONIC, read anew at each call: an event loop's own time is cached for the whole turn and, in uvloop,
-whole milliseconds, which is too coarse for phases of a takeover.
+CLOCK_BOOTTIME, since leases must not outlast a suspended machine's sleep; where there is none (macOS, which
+runs clients only), CLOCK_MONOTONIC. Read anew at each call: an event loop's own time is cached for the
+whole turn and, in uvloop, whole milliseconds, which is too coarse for phases of a takeover.
 
 What is due at some time (a deadline, a hint's end, a replacement) is told by the `Clock` that its part was
 made with, so that a test can move it by hand (mesh.testing.clock). What only paces sockets and retries
@@ -13,9 +14,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
-now = time.monotonic
+COUNTS_SLEEP = hasattr(time, "CLOCK_BOOTTIME")
+"""Whether `now` goes on while the machine is suspended."""
+
+now: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if COUNTS_SLEEP else time.monotonic
+)
 """Seconds; differences only. The same for all processes of one machine."""
 
 wall = time.time
@@ -23,14 +30,16 @@ wall = time.time
 
 
 def asleep() -> float:
-    """Seconds that this machine was suspended, which `now` does not count; differences only.
+    """Seconds that this machine was suspended and that `now` does not count; differences only.
 
-    Without CLOCK_BOOTTIME (macOS) steps of the wall clock are in it, too.
+    Where `now` does not count them, steps of the wall clock are in it, too.
     """
-    try:
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-    except AttributeError:
-        return time.time() - time.monotonic()
+    return 0.0 if COUNTS_SLEEP else time.time() - time.monotonic()
+
+
+def ahead() -> float:
+    """Seconds by which `now` is ahead of `time.monotonic()`: those that this machine was ever suspended."""
+    return now() - time.monotonic() if COUNTS_SLEEP else 0.0
 
 
 class Timer(Protocol):
@@ -61,7 +70,7 @@ class SystemClock:
     """The machine's own time."""
 
     __slots__ = ()
-    now = staticmethod(time.monotonic)
+    now = staticmethod(now)
     wall = staticmethod(time.time)
 
     def __repr__(self) -> str:

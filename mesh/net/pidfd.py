@@ -3,7 +3,11 @@
 The handler opens a descriptor of *itself* and passes it over a local socket. A pid that is sent as a number
 can be reused or belong to another namespace, and "no such process" then proves nothing (counterexamples
 F16); the descriptor refers to this very process for good and becomes readable when it has exited. With it
-goes the process's wire (mesh.net.tripwire), by which the warden knows some 10 ms earlier.
+goes the process's wire (mesh.net.tripwire), by which the warden knows some 10 ms earlier, and the number of
+the thread that its loop runs on, which is what a suspect is judged by (mesh.net.threadstate).
+
+The connection stays open and carries nothing more: its end tells the handler that the warden is gone, and
+that the next one has to be given everything anew.
 
 The socket lies in Linux's abstract namespace: no file is left behind, whoever dies.
 """
@@ -11,16 +15,21 @@ The socket lies in Linux's abstract namespace: no file is left behind, whoever d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
 import msgpack
 
+from mesh.core.sightings import Sight
 from mesh.errors import SetupError
 from mesh.net import tripwire
+from mesh.net.threadstate import ThreadView
 
 _CREDENTIALS = struct.Struct("3i")
 _ACK = b"watching"
@@ -29,40 +38,74 @@ _MOST_LOOKS = 200
 
 
 class _Watched(NamedTuple):
-    """A process's descriptors, and its pid in this namespace."""
+    """A process's descriptors, its pid in this namespace, and its loop's thread."""
 
     pidfd: int
     pid: int
     wire: int | None
+    thread: ThreadView
+    sock: socket.socket
 
 
-async def hand_over(address: str, nonce: bytes, id_: str, *, timeout_s: float = 5.0) -> None:
+class Bond:
+    """A process's connection to the warden that watches it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __repr__(self) -> str:
+        return f"Bond({'closed' if self._sock.fileno() < 0 else 'open'})"
+
+    async def broken(self) -> None:
+        """Returns when the warden is gone."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            while await loop.sock_recv(self._sock, 64):
+                pass
+        self._sock.close()
+
+    def close(self) -> None:
+        """Let go of it; this process stays watched. Nobody may be waiting for its end."""
+        self._sock.close()
+
+
+async def hand_over(address: str, nonce: bytes, id_: str, *, timeout_s: float = 5.0) -> Bond:
     """Give the warden at `address` a pidfd of this process; returns once it watches.
+
+    Called from the loop that is to be judged when this process is suspected of hanging.
 
     Raises:
         SetupError: there is no warden, or it does not answer.
     """
-    loop = asyncio.get_running_loop()
     wire = tripwire.wire()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pidfd = os.pidfd_open(os.getpid())
     sock.setblocking(False)
+    pidfd = os.pidfd_open(os.getpid())
+    bond = Bond(sock)
     try:
         async with asyncio.timeout(timeout_s):
             sock.connect(b"\0" + address.encode())
             fds = [pidfd] if wire is None else [pidfd, wire]
-            socket.send_fds(sock, [msgpack.packb([nonce, id_])], fds)
-            if await loop.sock_recv(sock, 64) != _ACK:
-                raise SetupError(f"the warden at {address!r} did not take the descriptor")
+            name = msgpack.packb([nonce, id_, threading.get_native_id()])
+            socket.send_fds(sock, [name], fds)
+            answer = await asyncio.get_running_loop().sock_recv(sock, 64)
     except TimeoutError:
+        bond.close()
         raise SetupError(
             f"the warden at {address!r} did not answer within {timeout_s:g} s"
         ) from None
     except OSError as error:
+        bond.close()
         raise SetupError(f"no warden at {address!r}: {error.strerror or error}") from error
+    except BaseException:
+        bond.close()
+        raise
     finally:
-        sock.close()
         os.close(pidfd)
+    if answer != _ACK:
+        bond.close()
+        raise SetupError(f"the warden at {address!r} did not take the descriptor")
+    return bond
 
 
 class PidfdReceiver:
@@ -86,6 +129,18 @@ class PidfdReceiver:
     def watching(self) -> list[bytes]:
         """Nonces of the processes that are alive."""
         return list(self._watched)
+
+    def look(self, nonce: bytes, at: float) -> Sight | None:
+        """How that process's loop is, seen at that time; None where it is not watched, or not to be seen."""
+        watched = self._watched.get(nonce)
+        return watched.thread.look(at) if watched is not None else None
+
+    def kill(self, nonce: bytes) -> None:
+        """End that process, and no other that may have got its number."""
+        watched = self._watched.get(nonce)
+        if watched is not None:
+            with contextlib.suppress(ProcessLookupError):  # dead already; the proof is on its way
+                signal.pidfd_send_signal(watched.pidfd, signal.SIGKILL)
 
     def open(self, address: str) -> None:
         """Listen.
@@ -130,24 +185,29 @@ class PidfdReceiver:
 
     def _take(self, sock: socket.socket, pid: int) -> None:
         self._loop.remove_reader(sock)
-        with sock:
-            try:
-                data, fds, _flags, _address = socket.recv_fds(sock, 1024, 2)
-            except OSError:
-                return
-            named = _read_name(data)
-            # One that is not of the process that sent it would prove another's death.
-            if not fds or named is None or _pid_of(fds[0]) != pid:
-                for fd in fds:
-                    os.close(fd)
-                return
-            nonce, id_ = named
-            watched = _Watched(fds[0], pid, fds[1] if len(fds) > 1 else None)
-            self._watched[nonce] = watched
-            self._loop.add_reader(watched.pidfd, self._exited, nonce)
-            if watched.wire is not None:
-                self._loop.add_reader(watched.wire, self._tripped, nonce)
-            self._on_watch(nonce, id_, pid)
+        try:
+            data, fds, _flags, _address = socket.recv_fds(sock, 1024, 2)
+        except OSError:
+            sock.close()
+            return
+        named = _read_name(data)
+        # One that is not of the process that sent it would prove another's death.
+        if not fds or named is None or _pid_of(fds[0]) != pid:
+            for fd in fds:
+                os.close(fd)
+            sock.close()
+            return
+        nonce, id_, tid = named
+        if nonce in self._watched:
+            self._let_go(nonce)  # it has lost its bond, and comes with another
+        wire = fds[1] if len(fds) > 1 else None
+        watched = _Watched(fds[0], pid, wire, ThreadView(pid, tid), sock)
+        self._watched[nonce] = watched
+        self._loop.add_reader(watched.pidfd, self._exited, nonce)
+        if watched.wire is not None:
+            self._loop.add_reader(watched.wire, self._tripped, nonce)
+        self._on_watch(nonce, id_, pid)
+        with contextlib.suppress(OSError):  # it does not wait any more, and is watched all the same
             sock.send(_ACK)
 
     def _tripped(self, nonce: bytes) -> None:
@@ -155,9 +215,9 @@ class PidfdReceiver:
         watched = self._watched[nonce]
         assert watched.wire is not None
         self._loop.remove_reader(watched.wire)
-        self._look(nonce, _MOST_LOOKS)
+        self._is_dying(nonce, _MOST_LOOKS)
 
-    def _look(self, nonce: bytes, looks: int) -> None:
+    def _is_dying(self, nonce: bytes, looks: int) -> None:
         watched = self._watched.get(nonce)
         if watched is None:
             return
@@ -165,7 +225,7 @@ class PidfdReceiver:
         if tripwire.is_doomed(watched.pid) and _pid_of(watched.pidfd) == watched.pid:
             self._exited(nonce)
         elif looks:
-            self._loop.call_later(_LOOK_AGAIN_S, self._look, nonce, looks - 1)
+            self._loop.call_later(_LOOK_AGAIN_S, self._is_dying, nonce, looks - 1)
 
     def _exited(self, nonce: bytes) -> None:
         self._let_go(nonce)
@@ -177,14 +237,15 @@ class PidfdReceiver:
             if fd is not None:
                 self._loop.remove_reader(fd)
                 os.close(fd)
+        watched.sock.close()
 
 
-def _read_name(data: bytes) -> tuple[bytes, str] | None:
+def _read_name(data: bytes) -> tuple[bytes, str, int] | None:
     try:
-        nonce, id_ = msgpack.unpackb(data)
+        nonce, id_, tid = msgpack.unpackb(data)
     except (ValueError, TypeError, msgpack.UnpackException):
         return None
-    return nonce, id_
+    return nonce, id_, tid
 
 
 def _pid_of(fd: int) -> int:

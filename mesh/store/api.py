@@ -34,6 +34,10 @@ SWEEP_BYTES = 65_536
 """Most memory of a partition that a sweep reads."""
 SWEEP_BUDGET = 4096
 """Most fields that a sweep reads in all, and then those of one partition more."""
+RENEWAL_ONLY = 0
+"""In place of a batch's seq, with no entries: below all of them, so that it counts as a repetition of one and
+writes nothing but the renewal number. A server that is out of memory takes it all the same.
+"""
 LANES = 2
 """Connections that take turns for commits; each has its own sequence of batches."""
 

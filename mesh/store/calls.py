@@ -67,6 +67,7 @@ def _prefix(name: str) -> bytes:
 
 
 _COMMIT = _prefix("commit")
+_RENEW = _prefix("renew")
 _LOAD = _prefix("load")
 _SCAN = _prefix("scan")
 _SWEEP = _prefix("sweep")
@@ -130,7 +131,8 @@ class Calls:
             flat += (entry.partition, _epoch(entry.epoch), fields, entry.deleted)
             keys.append(self._partition(entry.partition))
         number = renewal.to_bytes(8, "big")
-        return _fcall(_COMMIT, keys, self._blob(grant.life, grant.version, lane, seq, number, flat))
+        head = _COMMIT if entries else _RENEW
+        return _fcall(head, keys, self._blob(grant.life, grant.version, lane, seq, number, flat))
 
     def load(self, grant: GrantRef, wants: Sequence[Want]) -> bytes:
         flat: list[object] = []

@@ -1,15 +1,17 @@
 """What a leader does: takes events to the brain (mesh.core.supervision) and carries its effects out.
 
-It decides nothing. What it hears before there is a brain waits for it: handlers and wardens may come while
-the life is still being opened.
+It decides nothing. What it hears while there is no brain is lost on it: whoever begins to lead says so on
+every link, and hears from there what it has to know.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from mesh.core import signals as sv
+from mesh.core.leadership import Deposed, LeadershipEvent, LifeClosed
 from mesh.core.records import Takeover
 from mesh.core.supervision import Supervision
 from mesh.errors import MeshError
@@ -36,6 +38,7 @@ class Leader:
         journal: gets its records.
         clock: what the brain is told the time by.
         tasks: what it has under way.
+        over: called when its lead is over: the store says so.
     """
 
     def __init__(
@@ -46,8 +49,10 @@ class Leader:
         journal: Journal,
         clock: Clock,
         tasks: Tasks,
+        over: Callable[[LeadershipEvent], None],
     ) -> None:
         self.core: Supervision | None = None
+        """The brain, while this supervisor leads."""
         self.starts: dict[str, asyncio.Task[None]] = {}
         """The newest start of each handler."""
         self._store = store
@@ -56,19 +61,27 @@ class Leader:
         self._journal = journal
         self._clock = clock
         self._tasks = tasks
-        self._early: list[sv.Event] = []
+        self._over = over
+        self._ticking: asyncio.Task[None] | None = None
         self._halted = False
 
     def __repr__(self) -> str:
         return f"Leader({self.core!r})"
 
     def begin(self, core: Supervision) -> None:
-        """Take the brain, and tell it what was heard before."""
+        """Take the brain, of a new token or a new life."""
+        self.end()
         self.core = core
-        early, self._early = self._early, []
-        for event in early:
-            self.step(event)
-        _ = self._tasks.spawn(self._tick(), "tick")
+        self._ticking = self._tasks.spawn(self._tick(), "tick")
+
+    def end(self) -> None:
+        """Lead no more. What was begun may come to its end: a store call is checked by its token, and a
+        handler that comes up is welcome to the next leader.
+        """
+        self.core = None
+        if self._ticking is not None:
+            self._ticking.cancel()
+            self._ticking = None
 
     def halt(self) -> None:
         """Do nothing from here on. Handlers end because they were told to: none of them is to be taken over
@@ -80,12 +93,10 @@ class Leader:
 
     def step(self, event: sv.Event) -> None:
         """Something happened."""
-        if self._halted:
+        core = self.core
+        if self._halted or core is None:
             return
-        if self.core is None:
-            self._early.append(event)
-            return
-        for effect in self.core.step(event, self._clock.now()):
+        for effect in core.step(event, self._clock.now()):
             self.perform(effect)
 
     def perform(self, effect: sv.Effect) -> None:
@@ -95,8 +106,10 @@ class Leader:
                 _ = self._tasks.spawn(self._call_store(call), "takeover")
             case sv.ReadRenewals(nonces):
                 _ = self._tasks.spawn(self._read_renewals(nonces), "renewals")
-            case sv.LifeClosed() | sv.Deposed():
-                log.error("this supervisor leads no more")
+            case sv.LifeClosed():
+                self._over(LifeClosed())
+            case sv.Deposed():
+                self._over(Deposed())
             case sv.TellGrant(nonce, grant):
                 self._links.tell(nonce, grant)
             case sv.AskRelease(nonce, release):
@@ -124,7 +137,8 @@ class Leader:
 
     async def _read_renewals(self, nonces: tuple[bytes, ...]) -> None:
         core = self.core
-        assert core is not None
+        if core is None:
+            return
         event: sv.Event
         try:
             event = sv.RenewalsRead(await self._store.renewals(core.life, nonces))
@@ -135,15 +149,28 @@ class Leader:
             self.step(event)
 
     async def _start_handler(self, id_: str, earlier: asyncio.Task[None] | None) -> None:
+        core = self.core
         if earlier is not None and not earlier.done():
             # It hangs. Its late failure would be taken for this one's, which would be ended for it.
             earlier.cancel()
             await asyncio.wait((earlier,), timeout=_GIVE_UP_S)
-        self._journal.record("handler_starting", {"handler": id_})
         try:
+            if core is None or not await self._still_leads(core.token):
+                return
+            self._journal.record("handler_starting", {"handler": id_})
             await self._launcher.start_handler(id_)
         except MeshError as error:
             self.step(sv.StartFailed(id_, str(error)))
+
+    async def _still_leads(self, token: int) -> bool:
+        """Ask the store. A start ends whoever bears that handler's name, and no token is checked there: one
+        that wakes up after a long stop would end the process that the next leader has started.
+        """
+        life = (await self._store.recorded()).life
+        if life is not None and life.token == token:
+            return True
+        self._over(Deposed())
+        return False
 
     async def _tick(self) -> None:
         while True:

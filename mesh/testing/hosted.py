@@ -284,6 +284,7 @@ class HostedMesh:
             MemoryStore(self.server),
             self.clock,
             partial(open_inner, token=self._token, mesh=self.name),
+            heart=None,
         )
         watch = asyncio.get_running_loop().create_task(self._watch(node))
         self._watches.add(watch)

@@ -6,7 +6,7 @@ import random
 
 import msgpack
 import pytest
-from unit.rigs import Caller
+from unit.rigs import Caller, lease_for_good
 
 from mesh.core.epochs import NOT_HELD, pack_epochs
 from mesh.core.handling import HandlerCore
@@ -25,7 +25,7 @@ class Lister:
 
     def __init__(self, mesh, grant) -> None:
         self.mesh, self.grant, self.seq = mesh, grant, 0
-        self.core = HandlerCore(grant.nonce, mesh.partitions, Registry([]))
+        self.core = lease_for_good(HandlerCore(grant.nonce, mesh.partitions, Registry([])))
         epochs = [NOT_HELD] * mesh.partitions
         epochs[P] = mesh.epoch()
         held = pack_epochs(epochs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgpack
 from conftest import PARTITIONS, MeshOnRedis, MeshUnderTest
 from unit.parts_rig import Page
-from unit.rigs import Caller, key_in
+from unit.rigs import Caller, key_in, lease_for_good
 
 from mesh.core.epochs import NOT_HELD, pack_epochs
 from mesh.core.handling import HandlerCore
@@ -24,7 +24,7 @@ class Owner:
 
     def __init__(self, mesh: MeshUnderTest, grant: GrantRef) -> None:
         self.store: Store = mesh.store
-        self.core = HandlerCore(grant.nonce, PARTITIONS, Registry([Page]))
+        self.core = lease_for_good(HandlerCore(grant.nonce, PARTITIONS, Registry([Page])))
         epochs = pack_epochs([mesh.epoch(), *[NOT_HELD] * (PARTITIONS - 1)])
         told = Grant(mesh.token, grant.nonce, grant.life, grant.version, True, epochs)
         self.core.on_grant(told, 0.0)
@@ -41,10 +41,10 @@ class Owner:
             if loads := self.core.take_wants():
                 reply = await self.store.load(self.core.grant, [load.want for load in loads])
                 self.core.on_load(loads, reply, 0.0)
-            if item := self.core.next_batch(0):
-                batch, renewal = item
+            if batch := self.core.next_batch(0):
                 done = False
                 while not done:
+                    renewal = self.core.send(batch, 0.0)
                     committed = await self.store.commit(
                         0, self.core.grant, batch.seq, renewal, batch.entries
                     )

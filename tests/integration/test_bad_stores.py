@@ -24,11 +24,13 @@ from mesh.bringup import up
 from mesh.client.aio import AsyncClient
 from mesh.config import MeshConfig
 from mesh.core.keyspace import partition_of
+from mesh.core.lease import LeaseTiming
 from mesh.core.records import OpenLife
 from mesh.core.syncset import InSyncSet
 from mesh.entities import Registry
 from mesh.errors import EntityError, OutcomeUnknown, Overloaded, SetupError
 from mesh.ids import new_operation
+from mesh.net.clock import now
 from mesh.node import Node, NodeSettings
 from mesh.store.address import StoreAddress
 from mesh.store.binary import find_binary
@@ -412,6 +414,7 @@ async def test_while_the_store_is_out_of_memory_calls_end_typed_and_afterwards_a
     assert await client.call("KV.incr", "k") == 1
     with caplog.at_level(logging.WARNING, "mesh.node"):
         await on_servers.tell_primary("CONFIG", "SET", "maxmemory", "1mb")
+        full_at = now()
         with pytest.raises(OutcomeUnknown) as caught:
             await client.call("KV.incr", "k", timeout=0.3)
         assert caught.value.executed is None
@@ -425,7 +428,10 @@ async def test_while_the_store_is_out_of_memory_calls_end_typed_and_afterwards_a
             assert (refused.value.executed, refused.value.retry_after) == (False, 1.0)
             assert refused.value.message.startswith("not executed, nothing can be written: store ")
             assert "the server is at its memory limit: raise maxmemory" in refused.value.message
-        # What is acknowledged is still served.
+        # What is acknowledged is still served, also when the lease is not that of before any more.
+        async with asyncio.timeout(5):
+            while now() < full_at + LeaseTiming().out_s:
+                assert await count(client, "k") == 1
         assert await count(client, "k") == 1
         assert await count(client, "other") is None
     [warning] = [r.getMessage() for r in caplog.records if "store refused" in r.getMessage()]
@@ -449,21 +455,25 @@ async def test_calls_that_wait_while_the_store_is_out_of_memory_end_well_in_time
     assert await asyncio.gather(*calls) == [1] * len(calls)
 
 
-async def test_while_the_store_does_not_answer_reads_go_on_and_commands_end_typed(
-    on_servers, caplog
-):
+async def test_while_the_store_does_not_answer_reads_wait_once_the_lease_is_out(on_servers, caplog):
+    """Until then nobody else can serve the key; after that its owner cannot know."""
     client = on_servers.client
     assert await client.call("KV.incr", "k") == 1
     primary, *_ = await on_servers.embedded.nodes()
     os.kill(primary.pid, signal.SIGSTOP)
     try:
+        assert await count(client, "k") == 1
         with caplog.at_level(logging.WARNING, "mesh.node"), pytest.raises(OutcomeUnknown):
             await client.call("KV.incr", "k", timeout=1.0)
-        assert await count(client, "k") == 1
+        waiting = asyncio.create_task(count(client, "k"))
+        with pytest.raises(OutcomeUnknown):
+            await client.call("KV.get", "k", timeout=0.3)
+        assert not waiting.done()
     finally:
         os.kill(primary.pid, signal.SIGCONT)
     assert "store unreachable, commits wait" in caplog.text
     assert "no reply within 0.5 s" in caplog.text
+    assert await waiting in (1, 2)
     assert await client.call("KV.incr", "k") == 3
 
 

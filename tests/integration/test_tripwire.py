@@ -119,7 +119,7 @@ async def test_a_wire_that_breaks_is_no_proof_of_a_death(witness):
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.setblocking(False)
         sock.connect(b"\0" + witness.address.encode())
-        socket.send_fds(sock, [msgpack.packb([b"me", "h-0"])], [pidfd, reading])
+        socket.send_fds(sock, [msgpack.packb([b"me", "h-0", os.getpid()])], [pidfd, reading])
         assert await asyncio.get_running_loop().sock_recv(sock, 64) == b"watching"
         os.close(writing)
         await asyncio.sleep(0.02)

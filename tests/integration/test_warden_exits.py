@@ -118,7 +118,7 @@ async def send_descriptor(address: str, fd: int) -> bytes:
     sock.setblocking(False)
     with sock:
         sock.connect(b"\0" + address.encode())
-        socket.send_fds(sock, [msgpack.packb([b"nonce", "h-0"])], [fd])
+        socket.send_fds(sock, [msgpack.packb([b"nonce", "h-0", os.getpid()])], [fd])
         async with asyncio.timeout(5):
             return await asyncio.get_running_loop().sock_recv(sock, 64)
 

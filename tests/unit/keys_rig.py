@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unit.rigs import PARTITIONS, Account, Caller, Handler, Leader, run
+from unit.rigs import PARTITIONS, Account, Caller, Handler, Leader, lease_for_good, run
 
 import mesh
 from mesh.core.handling import HandlerCore, HandlingConfig
@@ -82,7 +82,9 @@ class Carts(Handler):
         cart: type = Cart,
     ) -> None:
         super().__init__(server, nonce, config)
-        self.core = HandlerCore(nonce, PARTITIONS, Registry([Account, cart]), config)
+        self.core = lease_for_good(
+            HandlerCore(nonce, PARTITIONS, Registry([Account, cart]), config)
+        )
         self.core.home.wall = lambda: clock.wall
 
     def owns_all(self, leader: Leader, *, instead_of: Handler | None = None) -> Carts:

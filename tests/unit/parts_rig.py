@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from unit.rigs import KEYS, PARTITIONS, Caller, Handler, Leader
+from unit.rigs import KEYS, PARTITIONS, Caller, Handler, Leader, lease_for_good
 
 import mesh
 from mesh.core.handling import HandlerCore, HandlingConfig
@@ -81,7 +81,7 @@ class Pages(Handler):
         entity: type = Page,
     ) -> None:
         super().__init__(server, nonce, config)
-        self.core = HandlerCore(nonce, PARTITIONS, Registry([entity]), config)
+        self.core = lease_for_good(HandlerCore(nonce, PARTITIONS, Registry([entity]), config))
 
     def owns_all(self, leader: Leader, *, instead_of: Pages | None = None) -> Pages:
         """It has every partition from now on, with nothing in memory."""

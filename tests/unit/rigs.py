@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Coroutine, Iterable
 from typing import Any, NamedTuple, TypeVar
 
@@ -191,8 +192,19 @@ class Leader:
         )
 
 
+def lease_for_good(core: HandlerCore) -> HandlerCore:
+    """Its lease never runs out, renewed or not."""
+    core.home.lease.sent(0, math.inf)
+    core.home.lease.acknowledged(0)
+    return core
+
+
 class Handler:
-    """A HandlerCore with its access to the store; each step of the shell is a method."""
+    """A HandlerCore with its access to the store; each step of the shell is a method.
+
+    Args:
+        leased: its lease never runs out, renewed or not.
+    """
 
     def __init__(
         self,
@@ -200,12 +212,17 @@ class Handler:
         nonce: bytes = b"h-1",
         config: HandlingConfig | None = None,
         partitions: int = PARTITIONS,
+        *,
+        leased: bool = True,
     ) -> None:
         self.core = HandlerCore(nonce, partitions, Registry([Account]), config)
         self.nonce = nonce
         self.store = MemoryStore(server)
         self.now = 100.0
         self.counter = 0
+        self.core.home.now = lambda: self.now
+        if leased:
+            lease_for_good(self.core)
 
     def call(self, method: str, key: str, *args: Any, **header: Any) -> Caller:
         """A client's request; header fields by name, ids counted up by themselves."""
@@ -227,18 +244,17 @@ class Handler:
 
     def send(self, lane: int = 0) -> Batch | None:
         """Take the lane's next batch without sending it."""
-        item = self.core.next_batch(lane)
-        return item[0] if item else None
+        return self.core.next_batch(lane)
 
     def deliver(self, batch: Batch) -> bool:
         """Commit a batch, as often as it is given; True once it is finished."""
-        renewal = self.core.next_renewal()
+        renewal = self.core.send(batch, self.now)
         try:
             reply = self.store.commit_at_once(
                 batch.lane, self.core.grant, batch.seq, renewal, batch.entries
             )
         except StoreUnreachable as error:
-            batch.clean = batch.clean and error.executed is False
+            self.core.on_failed(batch, unsent=error.executed is False)
             return False
         return self.core.on_commit(batch, reply, self.now)
 

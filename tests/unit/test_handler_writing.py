@@ -4,6 +4,7 @@ import pytest
 from unit.rigs import KEYS, Answer, Handler, key_in
 
 import mesh
+from mesh.core.outbox import Batch
 from mesh.core.wire import Status
 from mesh.core.writing import PATIENCE_S
 from mesh.entities import Registry
@@ -18,7 +19,7 @@ def ok(value):
 
 
 def refuse(handler: Handler, *, transient: bool = False) -> None:
-    handler.core.on_refused(FULL, handler.now, transient=transient)
+    handler.core.on_refused(Batch(0, 1, [], []), FULL, handler.now, transient=transient)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import msgpack
 import pytest
 from unit.keys_rig import Carts, Clock, answer, stored
-from unit.rigs import KEYS, PARTITIONS
+from unit.rigs import KEYS, PARTITIONS, lease_for_good
 
 import mesh
 from mesh.core.handling import HandlerCore
@@ -47,7 +47,7 @@ def test_a_state_back_at_its_defaults_keeps_them_when_a_later_version_has_others
     handler.does("Account.deposit", K, 5)
     handler.does("Account.deposit", K, -5)
     heir = Carts(server, Clock(), b"h-2")
-    heir.core = HandlerCore(b"h-2", PARTITIONS, Registry([Later]))
+    heir.core = lease_for_good(HandlerCore(b"h-2", PARTITIONS, Registry([Later])))
     heir.owns_all(leader, instead_of=handler)
     assert heir.does("Account.read", K) == 0
     assert heir.does("Account.read", KEYS[1]) == 100

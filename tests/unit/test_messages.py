@@ -4,6 +4,7 @@ import msgpack
 import pytest
 
 from mesh.core import messages as m
+from mesh.core import pulse
 from mesh.core.keyspace import MAX_PARTITIONS
 from mesh.core.wire import FrameReader, Kind
 from mesh.errors import ProtocolError
@@ -13,19 +14,37 @@ ALL = [
     m.Hello("default", "client", "secret", N),
     m.Welcome("default", "handler", "h-0", N, 256),
     m.Refused("wrong token", True),
-    m.Register("h-0", N, "127.0.0.1", 7001, 42, "\0warden", 1.5, "eu", None, 2, 3, b"\0\0\0\1"),
+    m.Register("h-0", N, "127.0.0.1", 7001, 42, "\0warden", 1.5, "eu", None, 2, 3, b"\0\0\0\1", 4),
     m.Grant(5, N, 2, 3, True, b"\0\0\0\1"),
     m.Adopted(N, 2, 3),
     m.Release(5, [(1, 0x10001)]),
     m.Released(N, 5, [(1, 0x10001)], [(2, 0x10001)]),
     m.Dropped(N, [(1, 0x10001)]),
+    m.Closed(N, 2),
     m.Beat(N, 3, 1, 2, 3, 4, 5),
     m.Stop(5),
     m.Goodbye((1 << 64) - 1),
     m.WardenHere("w-0", "node", 7, [N]),
     m.Exited(N, "h-0", 1.25),
+    m.Leading(6, 2, "s-1"),
+    m.LeaderBeat(6),
+    m.SupervisorHere("s-1", "127.0.0.1", 7400, 43),
+    m.Happened(N, 17, b"{}", True),
     m.Ask(1, "status", ["x", 1]),
     m.Answer(1, "", b"{}"),
+    *(
+        pulse.Pulse(
+            N, 1, 2, 3.5, "S", 4.5, 5.5, 6, 7.5, 8.5, "A.b", 9.5, 30e3, 80.5, 1, 2, 3, 4.5, 5, 6.5
+        ),
+        pulse.Probe(1),
+        pulse.Echo(N, 1),
+        pulse.ProbeFor(5, 1, N, "127.0.0.1:7001", 200.0),
+        pulse.Probed(1, N, N, False, "no echo"),
+        pulse.Watches(N),
+        pulse.Look(5, N),
+        pulse.Seen(N, 1.5, "R", 2.5, 3.5, 4, 5.5, 6.5),
+        pulse.Kill(5, N, 500.0, 1.5, "stopped", 4),
+    ),
 ]
 
 

@@ -117,6 +117,16 @@ class Process:
         """It was not killed, and has not ended by itself."""
         return self.state != DEAD
 
+    @property
+    def is_paused(self) -> bool:
+        """It takes no step until it is resumed."""
+        return self._paused
+
+    @property
+    def is_starved(self) -> bool:
+        """It takes a step now and then."""
+        return self._lag_s > 0
+
     def begin(self, main: Coroutine[Any, Any, Any]) -> None:
         """Run its main coroutine; the process ends when that does."""
         self.task = self.loop.create_task(main, name=self.name, context=self.context.copy())

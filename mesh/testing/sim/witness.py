@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
+from mesh.core.sightings import Sight
 from mesh.errors import SetupError
 from mesh.testing.sim.loop import current
 from mesh.testing.sim.process import Process
@@ -49,6 +50,23 @@ class Witness:
         """See Watcher."""
         self._watched.clear()
 
+    def look(self, nonce: bytes, at: float) -> Sight | None:
+        """See Watcher. One that starves is given a CPU once a step; nothing else keeps its loop."""
+        process = self._watched.get(nonce)
+        if process is None or not process.alive:
+            return None
+        if process.is_paused:
+            return Sight(at, "T", 0.0, 0.0, 0, 0.0)
+        if process.is_starved:
+            return Sight(at, "R", 0.0, 0.0, 0, 0.0)
+        return Sight(at, "S", 0.001 * at, 0.0, int(at * 1000), 0.001 * at)
+
+    def kill(self, nonce: bytes) -> None:
+        """See Watcher."""
+        process = self._watched.get(nonce)
+        if process is not None:
+            process.loop.kernel_later(0.0, process.kill)
+
     def take(self, nonce: bytes, id_: str, process: Process, taken: asyncio.Future[None]) -> None:
         """In a step of the warden: a process has come."""
         self._watched[nonce] = process
@@ -67,6 +85,25 @@ class Witness:
     def _exited(self, nonce: bytes) -> None:
         if self._watched.pop(nonce, None) is not None:
             self._on_exit(nonce)
+
+
+class SimBond:
+    """See mesh.net.pidfd.Bond: ends when the warden's process does."""
+
+    def __init__(self, process: Process, warden: Process) -> None:
+        self._gone: asyncio.Future[None] = process.loop.create_future()
+        if warden.alive:
+            warden.on_exit.append(lambda _: Witnesses.step(process, self._end))
+        else:
+            self._end()
+
+    async def broken(self) -> None:
+        """See mesh.presence.Bonded."""
+        await self._gone
+
+    def _end(self) -> None:
+        if not self._gone.done():
+            self._gone.set_result(None)
 
 
 class Witnesses:
@@ -89,7 +126,7 @@ class Witnesses:
 
     async def hand_over(
         self, address: str, nonce: bytes, id_: str, *, timeout_s: float = 5.0
-    ) -> None:
+    ) -> SimBond:
         """See mesh.net.pidfd.hand_over."""
         witness = self.by_address.get(address)
         if witness is None or not witness.process.alive:
@@ -103,6 +140,7 @@ class Witnesses:
                 await taken
         except TimeoutError:
             raise SetupError(f"the warden at {address!r} did not answer") from None
+        return SimBond(me, witness.process)
 
     def proof_s(self) -> float:
         """How long the next proof takes."""
