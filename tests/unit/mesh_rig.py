@@ -396,10 +396,10 @@ class Mesh:
         leader = self.leader
         return (
             leader._began is not None
-            and not leader._replacements.due
-            and leader._takeovers.current is None
-            and not leader._waits
-            and not leader._members.on_record()
+            and not leader._affairs.replacements.due
+            and leader._affairs.takeovers.current is None
+            and not leader._affairs.waits
+            and not leader._affairs.members.on_record()
         )
 
     def check(self) -> None:
