@@ -130,7 +130,12 @@ class Mesh:
         self.check()
 
     def change_leader(
-        self, *, new_life: bool = False, carried_out: bool = False, knows_deaths: bool = True
+        self,
+        *,
+        new_life: bool = False,
+        carried_out: bool = False,
+        knows_deaths: bool = True,
+        first: bool = False,
     ) -> None:
         """Another leader begins; the last one is paused, and goes on when it is let.
 
@@ -138,6 +143,7 @@ class Mesh:
             new_life: the store was restarted, or replaced.
             carried_out: the call under way arrives before that, and its answer not at all yet.
             knows_deaths: wardens have told the new one, too.
+            first: it is the first of another `up`.
         """
         former = self.leader
         for call in self.calls:
@@ -158,7 +164,8 @@ class Mesh:
             reply = run(self.store.bid(Bid(b"bid%d" % token, life, token - 1, token)))
         assert reply.status is StoreStatus.OK
         recorded = run(self.store.recorded())
-        learned = Learned.of(recorded, reply.versions, exited=former.exits if knows_deaths else ())
+        exited = former.exits if knows_deaths else ()
+        learned = Learned.of(recorded, reply.versions, first=first, exited=exited)
         self._acknowledge()
         self.leader = Supervision(
             self.config, partitions=self.partitions, life=life, token=token, learned=learned
