@@ -15,6 +15,7 @@ from functools import partial
 
 from mesh.client.inner import open_inner
 from mesh.core.handling_config import HandlingConfig
+from mesh.core.leadership import LeadershipConfig
 from mesh.core.supervision import Supervision
 from mesh.core.table import Table
 from mesh.entities import Registry
@@ -152,6 +153,7 @@ class Machines:
             host=process.host.address,
             port=_PORT,
             replicas=self._plan.replicas,
+            leadership=LeadershipConfig(rank=self._judges.index(process.name)),
         )
         supervisor = Supervisor(settings, self.stores.access(), self, process.clock)
         watch_supervisor(
@@ -164,8 +166,10 @@ class Machines:
             self.stores.members,
         )
         await supervisor.listen()
+        first = process.name == self._judges[0] and process.name not in self.supervisors
         self.supervisors[process.name] = supervisor
-        await supervisor.lead()
+        supervisor.meet(self.endpoints)
+        await (supervisor.lead() if first else supervisor.stand_by())
         await supervisor.ended.wait()
 
     def _spawn_warden(self, name: str) -> None:
