@@ -145,9 +145,8 @@ class Supervision:
             if isinstance(event, ProcessExited):
                 self._members.exits[event.nonce] = event
             return []
-        if self._began is None:
-            self._begin(now)
-        effects = self._take(event, now)
+        begun = self._begin(now) if self._began is None else []
+        effects = [*begun, *self._take(event, now)]
         if self._is_over():
             return effects
         return [*effects, *self._tell_owners(self._waits.over(now)), *self._plan(now)]
@@ -204,8 +203,10 @@ class Supervision:
 
     # ------------------------------------------------------------- beginning
 
-    def _begin(self, now: float) -> None:
-        """Take up what is on record: everything that the last leader waited for is waited for anew."""
+    def _begin(self, now: float) -> list[Effect]:
+        """Take up what is on record: everything that the last leader waited for is waited for anew, and what
+        it may not have told any more is told.
+        """
         self._began = now
         learned, members = self._learned, self._members
         if self.table is not None:
@@ -224,6 +225,9 @@ class Supervision:
         if not learned.first:
             for id_ in set(self.config.handlers) - members.ids():
                 self._replacements.due.setdefault(id_, now + self.config.contact_s)
+        if self.table is None or self._waits_for_all:
+            return []
+        return [PublishTable(self.table)]
 
     def _give_up_silent(self, now: float) -> None:
         """Who is on record and has not come, with its whole lease out, is given up (schedule F9).
