@@ -263,8 +263,9 @@ def watch_supervisor(
         if isinstance(message, Beat):
             b = message
             handler = b.nonce.hex()[:8]
+            judge = supervisor.links.nonce.hex()[:8]
             checks.handler_counts(
-                now(), handler, b.done, b.entity_errors, b.not_executed, b.unknown
+                now(), judge, handler, b.done, b.entity_errors, b.not_executed, b.unknown
             )
         hear(conn, message)
 
