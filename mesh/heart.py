@@ -20,6 +20,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from mesh.core.messages import Hello
@@ -90,6 +91,8 @@ class ThreadHeart:
             self._end = -1
 
     def _run(self) -> None:
+        with contextlib.suppress(OSError):  # so that `top -H` names it
+            Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text("heart")
         thread = OwnThread(self._loop_thread)
         due = now()
         try:
