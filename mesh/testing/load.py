@@ -101,6 +101,7 @@ class OpenLoop:
         keys: number of keys; each starts at 0 in a fresh mesh, or is read first.
         prefix: of the keys' names.
         timeout_s: for each call.
+        entity: another one that has `incr` and `get` as KV has them.
     """
 
     def __init__(
@@ -111,11 +112,16 @@ class OpenLoop:
         keys: int = 1000,
         prefix: str = "load-",
         timeout_s: float = 5.0,
+        entity: str = "KV",
     ) -> None:
         self.samples = Samples()
         self.rate = rate
+        self.entity = entity
+        self.highest = [0] * keys
+        """The highest acknowledged number of each key so far: no query may show less from then on."""
         self._client = client
-        self._names = [f"{prefix}{i}" for i in range(keys)]
+        self.names = [f"{prefix}{i}" for i in range(keys)]
+        self._incr = f"{entity}.incr"
         self._timeout_s = timeout_s
         self._before = [0] * keys
         self._running: set[asyncio.Task[None]] = set()
@@ -123,7 +129,7 @@ class OpenLoop:
 
     def partition(self, key: int, partitions: int) -> int:
         """The partition of the loop's key of that number."""
-        return partition_of(key_bytes(self._names[key]), partitions)
+        return partition_of(key_bytes(self.names[key]), partitions)
 
     async def start(self) -> None:
         """Read the counters, then begin."""
@@ -131,10 +137,10 @@ class OpenLoop:
 
         async def read(key: int) -> None:
             async with gate:
-                value = await self._client.call("KV.get", self._names[key])
-                self._before[key] = value or 0
+                value = await self._client.call(f"{self.entity}.get", self.names[key])
+                self._before[key] = self.highest[key] = value or 0
 
-        await asyncio.gather(*(read(key) for key in range(len(self._names))))
+        await asyncio.gather(*(read(key) for key in range(len(self.names))))
         self._loop_task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
@@ -150,10 +156,11 @@ class OpenLoop:
                 await metronome.tick()
 
     async def _call(self, due: float, number: int) -> None:
-        key = number % len(self._names)
+        key = number % len(self.names)
         value, error = None, None
         try:
-            value = await self._client.call("KV.incr", self._names[key], timeout=self._timeout_s)
+            value = await self._client.call(self._incr, self.names[key], timeout=self._timeout_s)
+            self.highest[key] = max(self.highest[key], value)
         except MeshError as failure:
             word = {True: "executed", False: "not executed", None: "unknown"}[failure.executed]
             error = f"{type(failure).__name__} ({word})"
@@ -191,7 +198,7 @@ class OpenLoop:
                     maybe[sample.key] += 1
         verdict.doubled += sum(count - 1 for count in seen.values())
         for key in acknowledged | maybe:
-            value = await self._client.call("KV.get", self._names[key]) or 0
+            value = await self._client.call(f"{self.entity}.get", self.names[key]) or 0
             grown = value - self._before[key]
             verdict.lost += max(0, acknowledged[key] - grown)
             verdict.doubled += max(0, grown - acknowledged[key] - maybe[key])

@@ -169,6 +169,7 @@ def test_up_and_down_leave_the_ray_as_it_was(head: Head, name: str, tmp_path: Pa
         mesh.down(name)
 
 
+@pytest.mark.slow
 def test_a_killed_owner_takes_its_actors_along_and_not_the_ray(
     head: Head, name: str, tmp_path: Path
 ) -> None:

@@ -179,9 +179,8 @@ async def test_calls_need_no_supervisor_and_a_killed_command_takes_everything_al
     own.assert_gone()
 
 
-@pytest.mark.parametrize(
-    "moment", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 3, 4))]
-)
+@pytest.mark.slow  # the moment at which most is under way is in the default suite, below
+@pytest.mark.parametrize("moment", range(5))
 def test_ctrl_c_at_any_moment_of_the_start_leaves_nothing(own: Own, moment: int) -> None:
     after_s = random.uniform(2 * moment, 2 * moment + 2)
     command = own.command()

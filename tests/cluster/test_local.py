@@ -96,7 +96,8 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("by", ["script", "input"])
+# What a script defines is served in the tests of killed scripts below, too.
+@pytest.mark.parametrize("by", [pytest.param("script", marks=pytest.mark.slow), "input"])
 def test_classes_of_a_script_and_of_standard_input_are_served(by: str, script: Path) -> None:
     with subprocess.Popen(
         [sys.executable, script if by == "script" else "-"],
@@ -180,6 +181,7 @@ def test_a_killed_script_leaves_nothing(script: Path) -> None:
         wait_for(lambda: not leftovers(process.pid))
 
 
+@pytest.mark.slow
 def test_a_killed_script_and_owner_leave_nothing(script: Path) -> None:
     with subprocess.Popen(
         [sys.executable, script, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
