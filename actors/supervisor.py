@@ -45,6 +45,8 @@ class SupervisorActor:
             open_s=spec.store_open_s,
             restart_after_s=spec.restart_after_s,
             limits=Limits(**spec.limits),
+            timing=spec.timing,
+            health_port=spec.health_port_of(self._id),
             about=spec.about,
         )
         store = RedisStore(StoreAddress.from_dict(spec.store), **spec.store_options)

@@ -179,7 +179,7 @@ def group(controller: str, file: str):
             except OSError:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.01)  # noqa: ASYNC251 - the kernel lets go of its dead
+                time.sleep(0.01)  # the kernel lets go of its dead
 
 
 async def test_of_a_process_that_it_does_not_know_a_warden_sees_nothing(ear, warden) -> None:
@@ -296,9 +296,7 @@ async def test_beats_come_while_the_loop_hangs_and_say_so(ear, warden, address) 
         await ear.hear(Pulse, method="Account.sleep")
         beats = [await ear.hear(Pulse) for _ in range(5)]
         assert len({beat.turns for beat in beats}) == 1
-        assert [beat.number for beat in beats] == list(
-            range(beats[0].number, beats[0].number + 5)
-        )
+        assert [beat.number for beat in beats] == list(range(beats[0].number, beats[0].number + 5))
         assert beats[-1].method_ms - beats[0].method_ms == pytest.approx(400, abs=150)
         assert beats[-1].limit_ms == 60_000
         assert beats[-1].state == "S"
@@ -351,9 +349,7 @@ async def test_a_heart_keeps_no_process_alive(ear, warden, address) -> None:
 async def test_a_heart_costs_less_than_a_hundredth_of_a_cpu(ear, warden, address) -> None:
     async with child(address, ear.address) as process:
         await ear.hear(Pulse)
-        tasks = Path(f"/proc/{process.pid}/task").iterdir()
-        [heart] = [t for t in tasks if (t / "comm").read_text().strip() == "heart"]
-        view = ThreadView(process.pid, int(heart.name))
+        view = ThreadView(process.pid, thread_named("heart", process.pid))
         before = view.look(0.0)
         began = time.monotonic()
         await asyncio.sleep(3)
@@ -362,6 +358,12 @@ async def test_a_heart_costs_less_than_a_hundredth_of_a_cpu(ear, warden, address
         assert after is not None
         share = (after.cpu_s - before.cpu_s) / (time.monotonic() - began)
         assert share < 0.01
+
+
+def thread_named(name: str, pid: int) -> int:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    [tid] = [int(t.name) for t in tasks if (t / "comm").read_text().strip() == name]
+    return tid
 
 
 def test_a_thread_of_this_process_can_be_looked_at() -> None:
