@@ -80,6 +80,7 @@ class ThreadHeart:
 
     def start(self) -> None:
         """See Heart."""
+        self._vitals.count_turns(self._beat_s / 4)
         self._loop_thread = threading.get_native_id()
         self._ending, self._end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         threading.Thread(target=self._run, name="heart", daemon=True).start()
@@ -273,7 +274,7 @@ class TaskHeart:
 
     async def _run(self) -> None:
         while True:
-            self._vitals.turned(0.0)
+            self._vitals.turned(0.0)  # or it would not be here
             frame = self._vitals.beat(None, 0.0).frame()
             for conn in self._links.values():
                 conn.send(frame)

@@ -72,12 +72,31 @@ _WORDS: dict[str, Callable[[Event], str]] = {
     "standing_down": lambda e: f"{e['supervisor']} leads no more: {e['reason']}",
     "supervisor_here": lambda e: f"supervisor {e['supervisor']} is here (pid {e['pid']})",
     "supervisor_lost": lambda e: f"supervisor {e['supervisor']} is gone ({e['reason']})",
+    "life_closed": lambda e: (
+        f"the store has another primary, or it was restarted: life {e['life']} is over"
+    ),
     "warden_here": lambda e: (
         f"warden {e['warden']} (pid {e['pid']}) watches {e['watching']} processes on {e['node']}"
     ),
     "warden_lost": lambda e: (
         f"warden {e['warden']} on {e['node']} is gone ({e['reason']}); until one is back, a death "
         f"there is noticed more slowly"
+    ),
+    "handler_suspect": lambda e: (
+        f"{e['handler']} neither shows that its loop turns nor answers a probe ({e['state']}); it keeps "
+        f"everything, and is looked at"
+    ),
+    "handler_recovered": lambda e: f"the loop of {e['handler']} turns again",
+    "handler_killed": lambda e: (
+        f"the loop of {e['handler']} is {e['state']}: its warden is told to kill it"
+    ),
+    "handler_weight": lambda e: (
+        f"{e['handler']} is to hold a share of weight {e['weight']:g} from now on, {e['why']}"
+        f"{': ' + e['sign'] if e['sign'] else ''}"
+    ),
+    "slow_method": lambda e: (
+        f"{e['method'] or 'something'} has kept {e['handler']} for {e['seconds']:.1f} s, in which it serves "
+        f"nothing else; its limit is {e['limit_s']:g} s. Make it async, or blocking=True"
     ),
     "handler_starting": lambda e: f"{e['handler']} is being started",
     "handler_started": lambda e: f"{e['handler']} is here (pid {e['pid']})",
@@ -89,11 +108,16 @@ _WORDS: dict[str, Callable[[Event], str]] = {
 }
 
 _LEVELS = {
+    "handler_suspect": logging.WARNING,
+    "handler_killed": logging.WARNING,
+    "handler_weight": logging.WARNING,
+    "slow_method": logging.WARNING,
     "failover": logging.WARNING,
     "leader_missed": logging.WARNING,
     "supervisor_lost": logging.WARNING,
     "warden_lost": logging.WARNING,
     "handler_start_failed": logging.ERROR,
     "leader_stopped": logging.ERROR,
+    "life_closed": logging.WARNING,
     "loss_possible": logging.ERROR,
 }

@@ -13,10 +13,12 @@ and get every new table there; they need none of it to go on.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from mesh.core import leadership as ls
 from mesh.core import signals as sv
+from mesh.core.learned import Learned
 from mesh.core.members import SupervisionConfig
 from mesh.core.messages import (
     Adopted,
@@ -36,12 +38,14 @@ from mesh.core.messages import (
 )
 from mesh.core.pulse import Echo, Probed, Pulse, Seen, Watches
 from mesh.core.supervision import Supervision
-from mesh.errors import ProtocolError
+from mesh.core.timing import Timing
+from mesh.errors import MeshError, ProtocolError
 from mesh.ids import process_id
-from mesh.lives import Lives, LivesConfig, Opened
+from mesh.lives import Lives, LivesConfig, Opened, Outbid
 from mesh.net.clock import SYSTEM, Clock, Timer
 from mesh.net.connection import Connection
-from mesh.store.api import Store
+from mesh.net.health import HealthPort
+from mesh.store.api import Store, StoreRefused, StoreUnreachable
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.leader import Leader
 from mesh.supervisor.links import Links
@@ -49,9 +53,14 @@ from mesh.supervisor.peers import Peers
 from mesh.supervisor.questions import Questions
 from mesh.supervisor.settings import Launcher, SupervisorSettings
 from mesh.supervisor.tasks import Tasks
+from mesh.supervisor.watch import Watch
+
+log = logging.getLogger("mesh.supervisor")
 
 _LAST_WORDS_S = 0.05
 _LEAST_S = 0.001
+_RECORDED_S = 0.3
+"""How long a bidder asks the store for the token that it would bid over, before it bids all the same."""
 
 
 class Supervisor:
@@ -83,10 +92,12 @@ class Supervisor:
         self.links = Links(settings, self)
         self.journal = Journal(self.links.nonce, clock, self.links.spread)
         self.peers = Peers(settings, self.links.nonce, self, self._tasks)
-        self.leadership = ls.Leadership(settings.leadership, clock.now())
+        self.leadership = ls.Leadership(settings.leadership)
         self.leader = Leader(
-            store, launcher, self.links, self.journal, clock, self._tasks, self._on_deposed
+            store, launcher, self.links, self.journal, clock, self._tasks, self._lead_step
         )
+        self.watch = Watch(settings, self.links, self.journal, clock, self._tasks, self.leader.step)
+        self.leader.overhear = self.watch.overhear
         self.questions = Questions(
             settings,
             self.links,
@@ -94,6 +105,7 @@ class Supervisor:
             self.leadership,
             self.peers,
             self.journal,
+            self.watch,
             self._stop_everyone,
         )
         self._lives = Lives(
@@ -107,10 +119,14 @@ class Supervisor:
             ),
             clock,
         )
+        self.health = HealthPort({"/healthz": lambda: "", "/readyz": self._why_not_ready})
         self._opened: Opened | None = None
+        """What the last bid, or the first opening, has brought."""
+        self._is_first = False
         self._exits: dict[bytes, sv.ProcessExited] = {}
         """Every death that a warden has proven; wardens say it once on a link, and who leads may change."""
         self._looking: Timer | None = None
+        self._looking_at = 0.0
         self._beating: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -139,6 +155,9 @@ class Supervisor:
             SetupError: the address is taken, or not this machine's.
         """
         await self.links.open()
+        if self.settings.health_port is not None:
+            await self.health.open(self.settings.host, self.settings.health_port)
+            log.info("health is told at %s:%d", self.settings.host, self.health.port)
 
     def meet(self, addresses: tuple[str, ...]) -> None:
         """Keep a link to every other supervisor from now on.
@@ -156,24 +175,33 @@ class Supervisor:
         Raises:
             SetupError: the store is not fit, does not get ready in time, or belongs to another mesh.
         """
-        # Supervision places everything anew: it knows nothing of the processes of an earlier up.
-        opened = await self._lives.open_first(end_grants=True)
-        self._on_won(opened)
+        self._won(await self._lives.open_first(), is_first=True)
 
     async def stand_by(self) -> None:
-        """Watch whoever leads, and take the lead once nobody does."""
+        """Watch whoever leads, and bid for the lead once nobody does."""
+        self.leadership.stand_by(self._clock.now())
+        self._look_later()
 
     async def stop(self) -> None:
         """End every task and close every socket."""
         self._halt()
         await self._tasks.close()
         await self.links.close()
+        await self.health.close()
         await self._store.close()
         self.ended.set()
 
     async def status(self) -> dict[str, Any]:
         """What `mesh status --json` prints, as far as this supervisor knows it."""
         return self.questions.own_status()
+
+    def _why_not_ready(self) -> str:
+        """For a load balancer; empty if clients are told here who owns what."""
+        if self._stopping:
+            return "the mesh is being stopped"
+        if self.leadership.role is not ls.Role.LEADER and self.leadership.leader is None:
+            return "no supervisor leads, as far as this one knows"
+        return "" if self.links.table is not None else "nobody owns anything yet"
 
     def _halt(self) -> None:
         self._stopping = True
@@ -197,11 +225,29 @@ class Supervisor:
             return
         for effect in self.leadership.step(event, self._clock.now()):
             self._perform(effect)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        """See to it that somebody looks when a standby's patience ends; beats only ever move that on."""
+        due = self.leadership.due
+        if due is None or self._stopping:
+            return
+        if self._looking is not None:
+            if self._looking_at <= due:
+                return
+            self._looking.cancel()
+        self._looking_at = due
+        delay_s = max(_LEAST_S, due - self._clock.now())
+        self._looking = self._clock.call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        self._lead_step(ls.Looked())
 
     def _perform(self, effect: ls.LeadershipEffect) -> None:
         match effect:
-            case ls.MakeBid():
-                pass
+            case ls.MakeBid(over):
+                _ = self._tasks.spawn(self._bid(over), "bid")
             case ls.BeginToLead(token, life):
                 self._begin_to_lead(token, life)
             case ls.StandDown(reason):
@@ -210,27 +256,58 @@ class Supervisor:
                 fields = {"supervisor": id_, "by": self.settings.id, "reason": reason}
                 self.journal.record("leader_missed", fields)
 
-    def _on_won(self, opened: Opened) -> None:
-        self._opened = opened
-        self._lead_step(ls.BidWon(opened.token, opened.life))
+    async def _bid(self, over: int | None) -> None:
+        """Bid at the store; where somebody was quicker, let it be."""
+        try:
+            token = await self._recorded_token()
+            if over is not None and token is not None and token > over:
+                self._lead_step(ls.BidTopped(token))
+                return
+            self._won(await self._lives.bid())
+        except Outbid as error:
+            log.info("outbid: %s", error)
+            self._lead_step(ls.BidTopped(await self._recorded_token() or self.leadership.token))
+        except MeshError as error:
+            log.warning("nobody takes the bid of %s: %s", self.settings.id, error)
+            self._lead_step(ls.BidFailed())
 
-    def _on_deposed(self) -> None:
-        self._lead_step(ls.Deposed())
+    async def _recorded_token(self) -> int | None:
+        """The token on record; None where the store does not say at once."""
+        try:
+            async with asyncio.timeout(_RECORDED_S):
+                life = (await self._store.recorded()).life
+        except (StoreUnreachable, StoreRefused, TimeoutError):
+            return None
+        return life.token if life is not None else None
+
+    def _won(self, opened: Opened, *, is_first: bool = False) -> None:
+        self._opened = opened
+        self._is_first = is_first
+        self._lead_step(ls.BidWon(opened.token, opened.life))
 
     def _begin_to_lead(self, token: int, life: int) -> None:
         s, opened = self.settings, self._opened
         assert opened is not None
         assert (opened.token, opened.life) == (token, life)
         self.questions.sync_set = opened.sync_set
-        config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s)
+        lease = (s.timing or Timing()).lease
+        config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s, lease=lease)
+        learned = Learned.of(
+            opened.recorded,
+            opened.versions,
+            first=self._is_first,
+            exited=tuple(self._exits.values()),
+        )
         self.journal.record("leading", {"supervisor": s.id, "life": life, "token": token})
-        self.leader.begin(Supervision(config, partitions=s.partitions, life=life, token=token))
         self._take_stock()
-        for exited in list(self._exits.values()):
-            self.leader.step(exited)
+        self.leader.begin(
+            Supervision(config, partitions=s.partitions, life=life, token=token, learned=learned)
+        )
+        if s.timing is not None and self.core is not None:
+            self.watch.begin(self.core, s.timing)
+        self.links.lead(Leading(token, life, s.id))
         for register in list(self.links.registered.values()):
             self.leader.step(sv.Registered(register))
-        self.links.lead(Leading(token, life, s.id))
         if self._beating is not None:
             self._beating.cancel()
         self._beating = self._tasks.spawn(self._beat(token), "beat")
@@ -239,6 +316,7 @@ class Supervisor:
         fields = {"supervisor": self.settings.id, "reason": reason}
         self.journal.record("standing_down", fields)
         self.links.lead(None)
+        self.watch.end()
         self.leader.end()
         if self._beating is not None:
             self._beating.cancel()
@@ -301,20 +379,23 @@ class Supervisor:
                 step(sv.PartitionsDropped(message.nonce, pairs))
             case Exited():
                 at = self._clock.now() - message.ago_ms / 1000
-                exited = sv.ProcessExited(message.nonce, message.handler, at)
+                cause = self.watch.cause_of(message.nonce)
+                exited = sv.ProcessExited(message.nonce, message.handler, at, cause)
                 self._exits.setdefault(message.nonce, exited)
                 step(exited)
             case WardenHere():
                 self.links.wardens[conn] = message
+                self.watch.hear(conn, message)
                 self._note(*_of_warden(message))
             case SupervisorHere():
                 self.links.supervisors[conn] = message
                 self._note(*_of_supervisor(message))
             case Beat():
                 self.links.beats[message.nonce] = message
+                self.watch.hear(conn, message)
                 step(sv.Beaten(message))
             case Pulse() | Echo() | Seen() | Probed() | Watches():
-                pass  # what they say of suspects
+                self.watch.hear(conn, message)
             case Ask():
                 work = self.questions.answer(conn, message)
                 _ = self._tasks.spawn(work, f"ask {message.what}")
@@ -326,6 +407,7 @@ class Supervisor:
         self.journal.followers.pop(conn, None)
         warden = self.links.wardens.pop(conn, None)
         if warden is not None:
+            self.watch.lose(warden)
             fields = {"warden": warden.id, "node": warden.node, "reason": reason}
             self._note("warden_lost", fields)
         other = self.links.supervisors.pop(conn, None)
