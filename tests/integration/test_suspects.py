@@ -226,7 +226,7 @@ async def test_a_process_that_has_recovered_since_is_left_alone(ear, warden, add
         ear.tell(kill_of(process, seen, "stopped", expires_ms=60_000.0))
         answer = await ear.hear(Seen)
         assert isinstance(answer, Seen)
-        assert answer.state == "S"
+        assert answer.state in "SR"
         assert process.process.returncode is None
         assert warden._receiver.watching == [process.nonce]
 
