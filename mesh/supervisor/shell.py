@@ -24,6 +24,7 @@ from mesh.core.messages import (
     Adopted,
     Ask,
     Beat,
+    Closed,
     Dropped,
     Exited,
     Happened,
@@ -394,6 +395,8 @@ class Supervisor:
                 self.links.beats[message.nonce] = message
                 self.watch.hear(conn, message)
                 step(sv.Beaten(message))
+            case Closed():
+                pass  # a hint: whoever leads reads the renewals all the time, and finds out
             case Pulse() | Echo() | Seen() | Probed() | Watches():
                 self.watch.hear(conn, message)
             case Ask():
