@@ -374,6 +374,7 @@ class Node:
         )
         while not self._leader_lost.is_set():
             self._core.health = self._resources.health
+            self._core.async_lag_s = self._store.async_lag_s()
             for message in (self._core.beat(), *self._core.still_dropped()):
                 conn.send(message.frame())
             try:

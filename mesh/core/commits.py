@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from mesh.core.calls import Calls
 from mesh.core.execution import acknowledge
+from mesh.core.lanes import LANES
 from mesh.core.outbox import Batch
 from mesh.core.ownership import Ownership
 from mesh.core.records import CommitReply, StoreStatus, Verdict
 from mesh.core.tenure import Effect
 from mesh.core.wire import Status
 from mesh.core.workings import Workings
+from mesh.specs import Durability
 
 _OVER = (StoreStatus.REVOKED, StoreStatus.GAP)
 _OK, _FAILED = int(Status.OK), int(Status.ENTITY_ERROR)  # an enum's member takes 80 ns to look up
@@ -93,8 +95,8 @@ class Commits:
         if self._gate.reason:
             self._home.refuses = self._is_shut
 
-    def _is_shut(self, partition: int) -> bool:
-        return not self._outbox.sends_at_once(partition)
+    def _is_shut(self, partition: int, durability: Durability) -> bool:
+        return not self._outbox.sends_at_once(partition, durability)
 
     def on_commit(self, batch: Batch, reply: CommitReply, now: float) -> bool:
         """A batch came back. True: it is finished. False: send the very same batch again."""
@@ -115,7 +117,10 @@ class Commits:
             batch.clean = False
             self._lease.failed(batch.renewal)
             return False
-        self._lease.acknowledged(batch.renewal)
+        if LANES[batch.lane] == "async":
+            self._lease.failed(batch.renewal)  # on the primary alone, which may not be one any more
+        else:
+            self._lease.acknowledged(batch.renewal)
         self._outbox.done(batch)
         self._settle(batch, reply)
         self._ownership.settle(now)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from mesh.core.lanes import LANES
 from mesh.core.records import (
     Bid,
     ChangeSet,
@@ -30,8 +31,9 @@ from mesh.core.records import (
 )
 from mesh.core.syncset import Role
 from mesh.errors import SetupError
+from mesh.specs import Durability
 from mesh.store.address import StoreAddress
-from mesh.store.api import LANES, StoreUnreachable
+from mesh.store.api import StoreUnreachable
 from mesh.store.calls import Calls, pairs_of, read_recorded, read_takeover
 from mesh.store.library import ensure_loaded
 from mesh.store.nudge import Nudger
@@ -72,7 +74,9 @@ class RedisStore:
         tls = address.tls.context() if address.tls else None
         seen = Seen(max(1, round(wait_timeout_s * 1000)))
 
-        def connection(nudger: Nudger | None) -> PinnedConnection:
+        def connection(
+            nudger: Nudger | None, durability: Durability = "replicated"
+        ) -> PinnedConnection:
             return PinnedConnection(
                 address,
                 seen,
@@ -81,13 +85,15 @@ class RedisStore:
                 call_timeout_s=call_timeout_s,
                 connect_timeout_s=connect_timeout_s,
                 nudger=nudger,
+                durability=durability,
             )
 
         # On the connection of the reads, which no WAIT ever blocks.
         self._reads = connection(None)
         self._nudger = Nudger(self._reads.ask, address.prefix + b"nudge")
-        *lanes, self._admin = (connection(self._nudger) for _ in range(LANES + 1))
-        self._lanes = tuple(lanes)
+        self._admin = connection(self._nudger)
+        self._lanes = tuple(connection(self._nudger, durability) for durability in LANES)
+        self._seen = seen
 
     def __repr__(self) -> str:
         return f"<RedisStore {self.address}>"
@@ -95,10 +101,13 @@ class RedisStore:
     def commit(
         self, lane: int, grant: GrantRef, seq: int, renewal: int, entries: Sequence[Entry]
     ) -> asyncio.Future[CommitReply]:
-        if not 0 <= lane < LANES:
-            raise ValueError(f"lane {lane} is not one of 0…{LANES - 1}")
+        if not 0 <= lane < len(LANES):
+            raise ValueError(f"lane {lane} is not one of 0…{len(LANES) - 1}")
         call = self._calls.commit(lane, grant, seq, renewal, entries)
         return self._lanes[lane].write(call, _read_commit)
+
+    def async_lag_s(self) -> float:
+        return self._seen.lag.seconds(asyncio.get_running_loop().time())
 
     async def load(self, grant: GrantRef, wants: Sequence[Want]) -> LoadReply:
         reply = await self._reads.ask(self._calls.load(grant, wants))
