@@ -65,6 +65,13 @@ _WORDS: dict[str, Callable[[Event], str]] = {
         f"this supervisor leads no more, the store says {e['reason']}: {e['detail'] or 'no detail'}; "
         f"another one leads, or the store's primary changed"
     ),
+    "leader_missed": lambda e: (
+        f"{e['supervisor']}, which led the mesh, is not heard of any more, says {e['by']}: "
+        f"{e['reason']}; calls go on, and another one bids for the lead"
+    ),
+    "standing_down": lambda e: f"{e['supervisor']} leads no more: {e['reason']}",
+    "supervisor_here": lambda e: f"supervisor {e['supervisor']} is here (pid {e['pid']})",
+    "supervisor_lost": lambda e: f"supervisor {e['supervisor']} is gone ({e['reason']})",
     "warden_here": lambda e: (
         f"warden {e['warden']} (pid {e['pid']}) watches {e['watching']} processes on {e['node']}"
     ),
@@ -83,6 +90,8 @@ _WORDS: dict[str, Callable[[Event], str]] = {
 
 _LEVELS = {
     "failover": logging.WARNING,
+    "leader_missed": logging.WARNING,
+    "supervisor_lost": logging.WARNING,
     "warden_lost": logging.WARNING,
     "handler_start_failed": logging.ERROR,
     "leader_stopped": logging.ERROR,

@@ -246,6 +246,48 @@ class Exited(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Leading(Message):
+    """A supervisor leads by this token, in this life. Said on every link to a handler, a warden or another
+    supervisor when that begins, and first on each new one. A handler answers with `Register`.
+    """
+
+    token: int
+    life: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderBeat(Message):
+    """The leader of that token is there; to the other supervisors, ten times a second."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorHere(Message):
+    """A supervisor introduces itself to another one, on the link that it has made."""
+
+    id: str
+    host: str
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Happened(Message):
+    """An event, from supervisor to supervisor, so that what one has recorded outlives it.
+
+    `origin` is the process that recorded it, and `number` its count there; `event` is JSON. `is_past`: of
+    before this link was made.
+    """
+
+    origin: bytes
+    number: int
+    event: bytes
+    is_past: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ask(Message):
     """A tool's question to the leader: `what` with arguments; answered by `Answer` of the same number."""
 

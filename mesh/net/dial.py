@@ -33,6 +33,8 @@ class _Greeting:
                 return
             if not isinstance(message, Welcome):
                 raise ProtocolError(f"{self.address} does not answer as a mesh does")
+            conn.tag = message.nonce
+            conn.role = message.role
             self.welcome.set_result(message)
         if frames:
             self.receiver.on_frames(conn, frames)
@@ -87,6 +89,4 @@ async def dial(
         if conn is not None:
             conn.close()
         raise
-    conn.tag = welcome.nonce
-    conn.role = welcome.role
     return conn, welcome

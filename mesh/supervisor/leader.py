@@ -1,13 +1,14 @@
 """What a leader does: takes events to the brain (mesh.core.supervision) and carries its effects out.
 
-It decides nothing. What it hears before there is a brain waits for it: handlers and wardens may come while
-the life is still being opened.
+It decides nothing. What it hears while there is no brain is lost on it: whoever begins to lead says so on
+every link, and hears from there what it has to know.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from mesh.core import signals as sv
 from mesh.core.records import Takeover
@@ -36,6 +37,7 @@ class Leader:
         journal: gets its records.
         clock: what the brain is told the time by.
         tasks: what it has under way.
+        deposed: called when the store has said that another leads.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Leader:
         journal: Journal,
         clock: Clock,
         tasks: Tasks,
+        deposed: Callable[[], None],
     ) -> None:
         self.core: Supervision | None = None
+        """The brain, while this supervisor leads."""
         self.starts: dict[str, asyncio.Task[None]] = {}
         """The newest start of each handler."""
         self._store = store
@@ -56,19 +60,27 @@ class Leader:
         self._journal = journal
         self._clock = clock
         self._tasks = tasks
-        self._early: list[sv.Event] = []
+        self._deposed = deposed
+        self._ticking: asyncio.Task[None] | None = None
         self._halted = False
 
     def __repr__(self) -> str:
         return f"Leader({self.core!r})"
 
     def begin(self, core: Supervision) -> None:
-        """Take the brain, and tell it what was heard before."""
+        """Take the brain, of a new token or a new life."""
+        self.end()
         self.core = core
-        early, self._early = self._early, []
-        for event in early:
-            self.step(event)
-        _ = self._tasks.spawn(self._tick(), "tick")
+        self._ticking = self._tasks.spawn(self._tick(), "tick")
+
+    def end(self) -> None:
+        """Lead no more. What was begun may come to its end: a store call is checked by its token, and a
+        handler that comes up is welcome to the next leader.
+        """
+        self.core = None
+        if self._ticking is not None:
+            self._ticking.cancel()
+            self._ticking = None
 
     def halt(self) -> None:
         """Do nothing from here on. Handlers end because they were told to: none of them is to be taken over
@@ -80,13 +92,13 @@ class Leader:
 
     def step(self, event: sv.Event) -> None:
         """Something happened."""
-        if self._halted:
+        core = self.core
+        if self._halted or core is None:
             return
-        if self.core is None:
-            self._early.append(event)
-            return
-        for effect in self.core.step(event, self._clock.now()):
+        for effect in core.step(event, self._clock.now()):
             self.perform(effect)
+        if core.deposed and self.core is core:
+            self._deposed()
 
     def perform(self, effect: sv.Effect) -> None:
         """Carry an effect out."""
@@ -119,15 +131,28 @@ class Leader:
         self.step(sv.StoreReplied(call.operation, reply))
 
     async def _start_handler(self, id_: str, earlier: asyncio.Task[None] | None) -> None:
+        core = self.core
         if earlier is not None and not earlier.done():
             # It hangs. Its late failure would be taken for this one's, which would be ended for it.
             earlier.cancel()
             await asyncio.wait((earlier,), timeout=_GIVE_UP_S)
-        self._journal.record("handler_starting", {"handler": id_})
         try:
+            if core is None or not await self._still_leads(core.token):
+                return
+            self._journal.record("handler_starting", {"handler": id_})
             await self._launcher.start_handler(id_)
         except MeshError as error:
             self.step(sv.StartFailed(id_, str(error)))
+
+    async def _still_leads(self, token: int) -> bool:
+        """Ask the store. A start ends whoever bears that handler's name, and no token is checked there: one
+        that wakes up after a long stop would end the process that the next leader has started.
+        """
+        life = (await self._store.recorded()).life
+        if life is not None and life.token == token:
+            return True
+        self._deposed()
+        return False
 
     async def _tick(self) -> None:
         while True:

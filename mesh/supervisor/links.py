@@ -1,14 +1,27 @@
 """Who is connected to a supervisor, and what they are sent.
 
-A handler has one link that counts, its newest: what is still under way on an earlier one, were it read behind
-the new one's words, would take us back to a connection on which nobody listens.
+Whoever leads says so first on every link to a handler, a warden or another supervisor, so nothing that a
+leader says arrives before its token is known. A handler has one link that counts, its newest: what is still
+under way on an earlier one, were it read behind the new one's words, would take us back to a connection on
+which nobody listens.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from mesh.core.messages import Beat, Hello, Message, Stop, WardenHere, Welcome, unpack_message
+from mesh.core.messages import (
+    Beat,
+    Hello,
+    Leading,
+    Message,
+    Register,
+    Stop,
+    SupervisorHere,
+    WardenHere,
+    Welcome,
+    unpack_message,
+)
 from mesh.core.table import Table
 from mesh.core.wire import Kind, pack_frame
 from mesh.errors import ProtocolError
@@ -17,9 +30,16 @@ from mesh.net.connection import Connection
 from mesh.net.listener import Listener
 from mesh.supervisor.settings import SupervisorSettings
 
+FOLLOWERS = ("handler", "warden", "supervisor")
+"""Roles of those who want to know who leads."""
+
 
 class Heard(Protocol):
     """Who gets what is said on the links."""
+
+    def on_new(self, conn: Connection) -> None:
+        """Somebody has come."""
+        ...
 
     def on_message(self, conn: Connection, message: Message) -> None:
         """Somebody says this."""
@@ -48,11 +68,17 @@ class Links:
         """The newest connection of each handler process; it may not have registered yet."""
         self.handlers: dict[bytes, Connection] = {}
         """Those that have registered, by nonce."""
+        self.registered: dict[bytes, Register] = {}
+        """What each of them last said of itself."""
         self.wardens: dict[Connection, WardenHere] = {}
+        self.supervisors: dict[Connection, SupervisorHere] = {}
+        """Others that have come, to hear who leads."""
         self.beats: dict[bytes, Beat] = {}
         """The last of each handler process."""
+        self.leading: Leading | None = None
+        """What a leader says first; None while this supervisor is none."""
         self.table: bytes | None = None
-        """The frame that every client gets."""
+        """The table that every client gets."""
 
     def __repr__(self) -> str:
         return (
@@ -90,8 +116,11 @@ class Links:
 
     def on_ready(self, conn: Connection) -> None:
         """See Service."""
-        if conn.role == "client" and self.table is not None:
-            conn.send(self.table)
+        if conn.role in FOLLOWERS and self.leading is not None:
+            conn.send(self.leading.frame())
+        if conn.role in ("client", "supervisor") and self.table is not None:
+            conn.send(pack_frame(Kind.TABLE, self.table))
+        self._heard.on_new(conn)
 
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
         """See Service."""
@@ -108,9 +137,32 @@ class Links:
             self._heard.on_lost(conn, reason)
         elif self.handlers.get(conn.tag) is conn:
             del self.handlers[conn.tag]
+            del self.registered[conn.tag]
             self._heard.on_lost(conn, reason)
 
     # ----------------------------------------------------------------- telling
+
+    def register(self, conn: Connection, register: Register) -> None:
+        """A handler process is at the other end of that connection."""
+        self.handlers[register.nonce] = conn
+        self.registered[register.nonce] = register
+
+    def lead(self, leading: Leading | None) -> None:
+        """Say to everybody who wants to know it that this supervisor leads, from now on; None: no more."""
+        self.leading = leading
+        if leading is not None:
+            frame = leading.frame()
+            for conn in self.listener.connections:
+                if conn.role in FOLLOWERS:
+                    conn.send(frame)
+                    conn.flush()
+
+    def spread(self, message: Message) -> None:
+        """Say something to every other supervisor."""
+        if self.supervisors:
+            frame = message.frame()
+            for conn in self.supervisors:
+                conn.send(frame)
 
     def tell(self, nonce: bytes, message: Message) -> None:
         """Say something to a handler process, at once, if it is connected."""
@@ -126,17 +178,29 @@ class Links:
 
     def publish(self, table: Table) -> None:
         """Give everybody the table: owners first, since a client that is quicker would only be held there."""
-        self.table = frame = pack_frame(Kind.TABLE, table.encode())
+        self.table = body = table.encode()
+        frame = pack_frame(Kind.TABLE, body)
         for conn in self.handlers.values():
             conn.send(frame)
             conn.flush()
+        self._tell_clients(frame)
+        for conn in self.supervisors:
+            conn.send(frame)
+
+    def pass_on(self, body: bytes) -> None:
+        """Another supervisor has this table: so have those who ask this one."""
+        if self.table is None or Table.peek(body) > Table.peek(self.table):
+            self.table = body
+            self._tell_clients(pack_frame(Kind.TABLE, body))
+
+    def _tell_clients(self, frame: bytes) -> None:
         for conn in self.listener.connections:
             if conn.role == "client":
                 conn.send(frame)
                 conn.flush()
 
     def stop_everyone(self, token: int) -> None:
-        """Have every handler and warden end."""
+        """Have every handler, warden and other supervisor end."""
         for conn in self.listener.connections:
-            if conn.role in ("handler", "warden"):
+            if conn.role in FOLLOWERS:
                 conn.send(Stop(token).frame())

@@ -1,20 +1,27 @@
-"""What tools ask a supervisor: status, events, and that the mesh be stopped."""
+"""What tools ask a supervisor: status, events, and that the mesh be stopped.
+
+A standby passes questions on to the leader. Where there is none it says what it knows itself: handlers and
+wardens report to every supervisor, and tables and events are everywhere.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from mesh.core.leadership import Leadership, Role
 from mesh.core.members import Member
-from mesh.core.messages import Answer, Ask
+from mesh.core.messages import Answer, Ask, Register
 from mesh.core.syncset import InSyncSet
 from mesh.core.table import Table
+from mesh.errors import MeshError, Unavailable
+from mesh.ids import process_id
 from mesh.net.connection import Connection
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.leader import Leader
 from mesh.supervisor.links import Links
+from mesh.supervisor.peers import Peers
 from mesh.supervisor.settings import SupervisorSettings
 
 
@@ -23,6 +30,7 @@ class Questions:
 
     Args:
         settings: of the supervisor that is asked.
+        leadership: who leads, as it knows.
         stop: has the mesh stopped.
     """
 
@@ -31,13 +39,19 @@ class Questions:
         settings: SupervisorSettings,
         links: Links,
         leader: Leader,
+        leadership: Leadership,
+        peers: Peers,
         journal: Journal,
         stop: Callable[[], None],
     ) -> None:
         self.sync_set = InSyncSet(0, frozenset())
+        self.endpoints: tuple[str, ...] = ()
+        """Of all supervisors; empty where there is but this one."""
         self._settings = settings
         self._links = links
         self._leader = leader
+        self._leadership = leadership
+        self._peers = peers
         self._journal = journal
         self._stop = stop
 
@@ -49,49 +63,73 @@ class Questions:
             "stop": self.stop,
         }
         if ask.what == "follow":
-            self._journal.followers[conn] = ask.number
+            self._journal.follow(conn, ask.number)
             return
         answer = answers.get(ask.what)
+        error, blob = "", b""
         if answer is None:
             error = (
                 f"no question is named {ask.what!r:.40}; there are {sorted(answers)} and 'follow'"
             )
-            conn.send(Answer(ask.number, error, b"").frame())
-            return
-        conn.send(Answer(ask.number, "", json.dumps(await answer()).encode()).frame())
+        else:
+            try:
+                blob = json.dumps(await answer()).encode()
+            except MeshError as problem:
+                error = str(problem)
+        conn.send(Answer(ask.number, error, blob).frame())
 
     async def events(self) -> list[dict[str, Any]]:
         """What `mesh events --json` prints, a line each."""
         return list(self._journal.events)
 
     async def stop(self) -> bool:
-        """End the mesh."""
+        """End the mesh.
+
+        Raises:
+            Unavailable: nobody leads who could tell everybody.
+        """
+        if self._leader.core is None:
+            return bool(await self._ask_leader("stop"))
         self._stop()
         return True
 
     async def status(self) -> dict[str, Any]:
         """What `mesh status --json` prints."""
+        if self._leader.core is None:
+            try:
+                status: dict[str, Any] = await self._ask_leader("status")
+            except Unavailable:
+                return self.own_status()
+            return status
+        return self.own_status()
+
+    async def _ask_leader(self, what: str) -> Any:
+        leader = self._leadership.leader
+        if leader is None:
+            raise Unavailable(
+                f"no supervisor leads at the moment; {self._settings.id} is a standby, and the next leader "
+                f"is a matter of about a second: ask again"
+            )
+        return await self._peers.ask(leader, what)
+
+    def own_status(self) -> dict[str, Any]:
+        """The status as far as this supervisor knows it. `ready` is what only a leader may say."""
         s, core = self._settings, self._leader.core
-        table = core.table if core else None
-        handlers = [_describe(m, table) for m in core.members] if core else []
-        endpoints = [f"{s.host}:{self._links.port}"]
+        table = core.table if core else self._table()
+        if core is not None:
+            handlers = [_describe(m, table) for m in core.members]
+        else:
+            handlers = [_introduce(r, table) for r in self._links.registered.values()]
         beats = self._links.beats.values()
         return {
             "name": s.mesh,
-            "endpoints": endpoints,
+            "endpoints": list(self.endpoints) or [f"{s.host}:{self._links.port}"],
             "partitions": s.partitions,
             "ready": bool(core and core.ready),
+            "leader": s.id if core else self._leadership.leader,
             "table_version": list(table.version) if table else None,
-            "store_life": core.life if core else None,
-            "supervisors": [
-                {
-                    "id": s.id,
-                    "role": "leader" if core and not core.deposed else "standby",
-                    "pid": os.getpid(),
-                    "host": s.host,
-                    "port": self._links.port,
-                }
-            ],
+            "store_life": core.life if core else self._leadership.life or None,
+            "supervisors": self._supervisors(),
             "wardens": [
                 {"id": w.id, "node": w.node, "pid": w.pid} for w in self._links.wardens.values()
             ],
@@ -110,6 +148,25 @@ class Questions:
             "ray": s.about.get("ray", {}),
         }
 
+    def _table(self) -> Table | None:
+        return Table.decode(self._links.table) if self._links.table is not None else None
+
+    def _supervisors(self) -> list[dict[str, Any]]:
+        s, leadership = self._settings, self._leadership
+        leader = s.id if leadership.role is Role.LEADER else leadership.leader
+        here = (s.id, process_id(), s.host, self._links.port)
+        others = [(o.id, o.pid, o.host, o.port) for o in self._links.supervisors.values()]
+        return [
+            {
+                "id": id_,
+                "role": "leader" if id_ == leader else "standby",
+                "pid": pid,
+                "host": host,
+                "port": port,
+            }
+            for id_, pid, host, port in sorted((here, *others))
+        ]
+
 
 def _describe(member: Member, table: Table | None) -> dict[str, Any]:
     row = member.row
@@ -125,4 +182,23 @@ def _describe(member: Member, table: Table | None) -> dict[str, Any]:
         "health": member.health,
         "partitions": table.partitions_of(row.nonce) if table else [],
         "process": row.nonce.hex(),
+    }
+
+
+def _introduce(register: Register, table: Table | None) -> dict[str, Any]:
+    """A handler as it has introduced itself; whether it is dead is not for a standby to say."""
+    r = register
+    is_enrolled = table is not None and table.row(r.nonce) is not None
+    return {
+        "id": r.id,
+        "pid": r.pid,
+        "host": r.host,
+        "port": r.port,
+        "region": r.region,
+        "zone": r.zone,
+        "role": "active",
+        "state": "alive" if is_enrolled else "starting",
+        "health": "ok",
+        "partitions": table.partitions_of(r.nonce) if table is not None and is_enrolled else [],
+        "process": r.nonce.hex(),
     }

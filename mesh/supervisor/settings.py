@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from mesh.core.leadership import LeadershipConfig
 from mesh.core.syncset import Durability
 from mesh.core.wire import Limits
 
@@ -32,6 +33,7 @@ class SupervisorSettings:
         replicas: how many of the store's replicas have to be attached before a life is opened.
         durability: what an acknowledgement stands for.
         open_s: seconds that the store has for being ready to open a life.
+        leadership: its rank among the supervisors, and when a standby bids.
         about: what `mesh status` adds: the store's nodes, Ray's address.
     """
 
@@ -47,4 +49,5 @@ class SupervisorSettings:
     open_s: float = 15.0
     restart_after_s: float = 0.25
     limits: Limits = Limits()  # noqa: RUF009 - frozen
+    leadership: LeadershipConfig = LeadershipConfig()  # noqa: RUF009 - frozen
     about: dict[str, Any] = field(default_factory=dict)

@@ -1,7 +1,13 @@
 """The supervisor itself: who is heard, and what becomes of it.
 
-It leads from the start: it opens a life on the store's primary, waits for the handlers, and from then on does
-what the core decides. Clients may bootstrap here and get every new table; they need none of it to go on.
+One of several leads (mesh.core.leadership); the others are its standbys: they hear the same handlers and
+wardens, keep the leader's table and events, and pass questions on to it. Clients may bootstrap at any of them
+and get every new table there; they need none of it to go on.
+
+    await supervisor.listen()               take the port
+    supervisor.meet(addresses)              know the others
+    await supervisor.lead()                 the first of an `up`: open a life, and lead
+    await supervisor.stand_by()             all others, and whoever comes back
 """
 
 from __future__ import annotations
@@ -9,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from mesh.core import leadership as ls
 from mesh.core import signals as sv
 from mesh.core.members import SupervisionConfig
 from mesh.core.messages import (
@@ -17,26 +24,34 @@ from mesh.core.messages import (
     Beat,
     Dropped,
     Exited,
+    Happened,
+    LeaderBeat,
+    Leading,
     Message,
     Register,
     Released,
+    Stop,
+    SupervisorHere,
     WardenHere,
 )
 from mesh.core.pulse import Echo, Probed, Pulse, Seen, Watches
 from mesh.core.supervision import Supervision
 from mesh.errors import ProtocolError
-from mesh.lives import Lives, LivesConfig
-from mesh.net.clock import SYSTEM, Clock
+from mesh.ids import process_id
+from mesh.lives import Lives, LivesConfig, Opened
+from mesh.net.clock import SYSTEM, Clock, Timer
 from mesh.net.connection import Connection
 from mesh.store.api import Store
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.leader import Leader
 from mesh.supervisor.links import Links
+from mesh.supervisor.peers import Peers
 from mesh.supervisor.questions import Questions
 from mesh.supervisor.settings import Launcher, SupervisorSettings
 from mesh.supervisor.tasks import Tasks
 
 _LAST_WORDS_S = 0.05
+_LEAST_S = 0.001
 
 
 class Supervisor:
@@ -58,21 +73,49 @@ class Supervisor:
     ) -> None:
         self.settings = settings
         self.ended = asyncio.Event()
-        """Set when the mesh was told to stop."""
-        self.journal = Journal(clock)
-        self.links = Links(settings, self)
+        """Set when the mesh was told to stop, or this supervisor has failed."""
+        self.failed = False
+        """It has ended over a mistake of its own: another one is wanted in its place."""
         self._clock = clock
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._tasks = Tasks(settings.id, self.ended.set)
-        self.leader = Leader(store, launcher, self.links, self.journal, clock, self._tasks)
-        self.questions = Questions(
-            settings, self.links, self.leader, self.journal, self._stop_everyone
+        self._tasks = Tasks(settings.id, self._fail)
+        self.links = Links(settings, self)
+        self.journal = Journal(self.links.nonce, clock, self.links.spread)
+        self.peers = Peers(settings, self.links.nonce, self, self._tasks)
+        self.leadership = ls.Leadership(settings.leadership, clock.now())
+        self.leader = Leader(
+            store, launcher, self.links, self.journal, clock, self._tasks, self._on_deposed
         )
+        self.questions = Questions(
+            settings,
+            self.links,
+            self.leader,
+            self.leadership,
+            self.peers,
+            self.journal,
+            self._stop_everyone,
+        )
+        self._lives = Lives(
+            store,
+            LivesConfig(
+                settings.mesh,
+                settings.partitions,
+                settings.replicas,
+                settings.durability,
+                settings.open_s,
+            ),
+            clock,
+        )
+        self._opened: Opened | None = None
+        self._exits: dict[bytes, sv.ProcessExited] = {}
+        """Every death that a warden has proven; wardens say it once on a link, and who leads may change."""
+        self._looking: Timer | None = None
+        self._beating: asyncio.Task[None] | None = None
         self._stopping = False
 
     def __repr__(self) -> str:
-        return f"Supervisor({self.settings.id}, port {self.port}, {self.core!r})"
+        return f"Supervisor({self.settings.id}, port {self.port}, {self.leadership!r})"
 
     @property
     def port(self) -> int:
@@ -80,57 +123,172 @@ class Supervisor:
         return self.links.port
 
     @property
+    def address(self) -> str:
+        """Where it is reached, "host:port"."""
+        return f"{self.settings.host}:{self.port}"
+
+    @property
     def core(self) -> Supervision | None:
         """The brain, while this supervisor leads."""
         return self.leader.core
 
     async def listen(self) -> None:
-        """Take the port. Handlers and wardens may come from here on; they wait for the life."""
+        """Take the port. Handlers, wardens, clients and others may come from here on.
+
+        Raises:
+            SetupError: the address is taken, or not this machine's.
+        """
         await self.links.open()
 
+    def meet(self, addresses: tuple[str, ...]) -> None:
+        """Keep a link to every other supervisor from now on.
+
+        Args:
+            addresses: "host:port" of all of them, this one's too, in the order of their ranks.
+        """
+        self.questions.endpoints = addresses
+        here = SupervisorHere(self.settings.id, self.settings.host, self.port, process_id())
+        self.peers.meet(tuple(a for a in addresses if a != self.address), here)
+
     async def lead(self) -> None:
-        """Open a life on the store and start supervising.
+        """Open a life on the store and lead in it, as the first of an `up`.
 
         Raises:
             SetupError: the store is not fit, does not get ready in time, or belongs to another mesh.
         """
-        s = self.settings
-        wanted = LivesConfig(s.mesh, s.partitions, s.replicas, s.durability, s.open_s)
         # Supervision places everything anew: it knows nothing of the processes of an earlier up.
-        opened = await Lives(self._store, wanted, self._clock).open_first(end_grants=True)
-        life, token = opened.life, opened.token
-        self.questions.sync_set = opened.sync_set
-        config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s)
-        self.journal.record("leading", {"supervisor": s.id, "life": life, "token": token})
-        self.leader.begin(Supervision(config, partitions=s.partitions, life=life, token=token))
+        opened = await self._lives.open_first(end_grants=True)
+        self._on_won(opened)
+
+    async def stand_by(self) -> None:
+        """Watch whoever leads, and take the lead once nobody does."""
 
     async def stop(self) -> None:
         """End every task and close every socket."""
-        self._stopping = True
-        self.leader.halt()
+        self._halt()
         await self._tasks.close()
         await self.links.close()
         await self._store.close()
         self.ended.set()
 
     async def status(self) -> dict[str, Any]:
-        """What `mesh status --json` prints."""
-        return await self.questions.status()
+        """What `mesh status --json` prints, as far as this supervisor knows it."""
+        return self.questions.own_status()
 
-    def _stop_everyone(self) -> None:
+    def _halt(self) -> None:
         self._stopping = True
         self.leader.halt()
-        self.links.stop_everyone(self.core.token if self.core else 0)
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _stop_everyone(self) -> None:
+        self._halt()
+        self.links.stop_everyone(self.leadership.token)
         self._loop.call_later(_LAST_WORDS_S, self.ended.set)
 
+    def _fail(self) -> None:
+        self.failed = True
+        self.ended.set()
+
+    # ---------------------------------------------------------------------- who leads
+
+    def _lead_step(self, event: ls.LeadershipEvent) -> None:
+        if self._stopping:
+            return
+        for effect in self.leadership.step(event, self._clock.now()):
+            self._perform(effect)
+
+    def _perform(self, effect: ls.LeadershipEffect) -> None:
+        match effect:
+            case ls.MakeBid():
+                pass
+            case ls.BeginToLead(token, life):
+                self._begin_to_lead(token, life)
+            case ls.StandDown(reason):
+                self._stand_down(reason)
+            case ls.Missed(id_, reason):
+                fields = {"supervisor": id_, "by": self.settings.id, "reason": reason}
+                self.journal.record("leader_missed", fields)
+
+    def _on_won(self, opened: Opened) -> None:
+        self._opened = opened
+        self._lead_step(ls.BidWon(opened.token, opened.life))
+
+    def _on_deposed(self) -> None:
+        self._lead_step(ls.Deposed())
+
+    def _begin_to_lead(self, token: int, life: int) -> None:
+        s, opened = self.settings, self._opened
+        assert opened is not None
+        assert (opened.token, opened.life) == (token, life)
+        self.questions.sync_set = opened.sync_set
+        config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s)
+        self.journal.record("leading", {"supervisor": s.id, "life": life, "token": token})
+        self.leader.begin(Supervision(config, partitions=s.partitions, life=life, token=token))
+        self._take_stock()
+        for exited in list(self._exits.values()):
+            self.leader.step(exited)
+        for register in list(self.links.registered.values()):
+            self.leader.step(sv.Registered(register))
+        self.links.lead(Leading(token, life, s.id))
+        if self._beating is not None:
+            self._beating.cancel()
+        self._beating = self._tasks.spawn(self._beat(token), "beat")
+
+    def _stand_down(self, reason: str) -> None:
+        fields = {"supervisor": self.settings.id, "reason": reason}
+        self.journal.record("standing_down", fields)
+        self.links.lead(None)
+        self.leader.end()
+        if self._beating is not None:
+            self._beating.cancel()
+            self._beating = None
+
+    async def _beat(self, token: int) -> None:
+        while True:
+            self.links.spread(LeaderBeat(token))
+            await asyncio.sleep(self.settings.leadership.beat_s)
+
+    # ----------------------------------------------------------- what other supervisors say
+
+    def on_peer(self, message: Message) -> None:
+        """See PeersHeard."""
+        match message:
+            case Leading(token, life, id_):
+                self._lead_step(ls.LeadingHeard(token, life, id_))
+            case LeaderBeat(token):
+                self._lead_step(ls.BeatHeard(token))
+            case Happened():
+                self.journal.hear(message)
+            case Stop(token):
+                if token >= self.leadership.token and not self._stopping:
+                    self._halt()
+                    self.ended.set()
+            case _:
+                raise ProtocolError(f"no supervisor says {type(message).__name__} to another")
+
+    def on_peer_table(self, body: bytes) -> None:
+        """See PeersHeard."""
+        self.links.pass_on(body)
+
+    def on_peer_lost(self, id: str) -> None:
+        """See PeersHeard."""
+        self._lead_step(ls.LinkLost(id))
+
     # ----------------------------------------------------------------- what is heard
+
+    def on_new(self, conn: Connection) -> None:
+        """See Heard."""
+        if conn.role == "supervisor":
+            for happened in self.journal.past():
+                conn.send(happened.frame())
 
     def on_message(self, conn: Connection, message: Message) -> None:
         """See Heard."""
         step = self.leader.step
         match message:
             case Register():
-                self.links.handlers[message.nonce] = conn
+                self.links.register(conn, message)
                 step(sv.Registered(message))
             case Adopted():
                 step(sv.GrantAdopted(message.nonce, message.version))
@@ -143,11 +301,15 @@ class Supervisor:
                 step(sv.PartitionsDropped(message.nonce, pairs))
             case Exited():
                 at = self._clock.now() - message.ago_ms / 1000
-                step(sv.ProcessExited(message.nonce, message.handler, at))
+                exited = sv.ProcessExited(message.nonce, message.handler, at)
+                self._exits.setdefault(message.nonce, exited)
+                step(exited)
             case WardenHere():
                 self.links.wardens[conn] = message
-                known = {"warden": message.id, "node": message.node, "pid": message.pid}
-                self.journal.record("warden_here", {**known, "watching": len(message.watching)})
+                self._note(*_of_warden(message))
+            case SupervisorHere():
+                self.links.supervisors[conn] = message
+                self._note(*_of_supervisor(message))
             case Beat():
                 self.links.beats[message.nonce] = message
                 step(sv.Beaten(message))
@@ -163,8 +325,36 @@ class Supervisor:
         """See Heard."""
         self.journal.followers.pop(conn, None)
         warden = self.links.wardens.pop(conn, None)
-        if warden is not None and not self._stopping:
+        if warden is not None:
             fields = {"warden": warden.id, "node": warden.node, "reason": reason}
-            self.journal.record("warden_lost", fields)
+            self._note("warden_lost", fields)
+        other = self.links.supervisors.pop(conn, None)
+        if other is not None:
+            self._note("supervisor_lost", {"supervisor": other.id, "reason": reason})
         if conn.role == "handler":
             self.leader.step(sv.ConnectionLost(conn.tag))
+
+    def _take_stock(self) -> None:
+        """Who came while nobody led is on record from here on."""
+        known = {(e["kind"], e.get("pid")) for e in self.journal.events}
+        arrivals = [
+            *map(_of_warden, self.links.wardens.values()),
+            *map(_of_supervisor, self.links.supervisors.values()),
+        ]
+        for kind, fields in arrivals:
+            if (kind, fields["pid"]) not in known:
+                self.journal.record(kind, fields)
+
+    def _note(self, kind: str, fields: dict[str, Any]) -> None:
+        """For the record, which the leader keeps: the others would say the same again."""
+        if self.core is not None and not self._stopping:
+            self.journal.record(kind, fields)
+
+
+def _of_warden(here: WardenHere) -> tuple[str, dict[str, Any]]:
+    fields = {"warden": here.id, "node": here.node, "pid": here.pid}
+    return "warden_here", {**fields, "watching": len(here.watching)}
+
+
+def _of_supervisor(here: SupervisorHere) -> tuple[str, dict[str, Any]]:
+    return "supervisor_here", {"supervisor": here.id, "pid": here.pid}

@@ -25,6 +25,10 @@ ALL = [
     m.Goodbye((1 << 64) - 1),
     m.WardenHere("w-0", "node", 7, [N]),
     m.Exited(N, "h-0", 1.25),
+    m.Leading(6, 2, "s-1"),
+    m.LeaderBeat(6),
+    m.SupervisorHere("s-1", "127.0.0.1", 7400, 43),
+    m.Happened(N, 17, b"{}", True),
     m.Ask(1, "status", ["x", 1]),
     m.Answer(1, "", b"{}"),
     *(

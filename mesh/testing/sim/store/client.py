@@ -43,7 +43,7 @@ class Client(Session, asyncio.Protocol):
     def _serve(self) -> None:
         """Carry out what was received, up to a command that blocks."""
         server = self._server
-        if server.is_held(self._serve):
+        if server.paused and server.is_held(self._serve):
             return
         gets, out = self._reader.gets, self._out
         while not self.blocked and not self.ending and not server.paused:
@@ -55,12 +55,14 @@ class Client(Session, asyncio.Protocol):
                 break
             if args is False:
                 break
-            if isinstance(args, list) and args:
+            if type(args) is list and args:
                 reply = server.execute(self, args)
                 if reply is not NO_REPLY:
                     out.append(encode(reply))
-        server.is_held(self._serve)  # a DEBUG SLEEP among them
-        self._flush()
+        if server.paused:
+            server.is_held(self._serve)  # a DEBUG SLEEP among them
+        if out or self.ending:
+            self._flush()
 
     def unblock(self, reply: Reply) -> None:
         self.blocked = False

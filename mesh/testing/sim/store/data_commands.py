@@ -87,7 +87,9 @@ class Data(Dataset):
         if held is None:
             held = db[args[0]] = {}
         before = len(held)
-        held.update(zip(args[1::2], args[2::2], strict=True))
+        items = iter(args)
+        next(items)
+        held.update(zip(items, items, strict=True))
         self.dirty += 1
         return len(held) - before
 

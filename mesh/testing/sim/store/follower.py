@@ -14,6 +14,7 @@ import hiredis
 
 from mesh.store.resp import pack
 from mesh.testing.sim.store.data_commands import Data
+from mesh.testing.sim.store.pieces import GETACK, PING, Piece, known
 from mesh.testing.sim.store.replies import Fault
 from mesh.testing.sim.store.server import Server
 
@@ -152,6 +153,23 @@ class _PrimaryLink(asyncio.Protocol):
         self._follower.lost(self)
 
     def data_received(self, data: bytes) -> None:
+        server, follower = self._server, self._follower
+        if (
+            not self._due
+            and self._full is None
+            and self._transaction is None
+            and follower is server.follower
+            and follower.follows(self)
+            and not server.loading
+            and not server.paused
+            and not self._reader.has_data()
+            and (pieces := known(data)) is not None
+        ):
+            follower.heard_at = server.now
+            for piece in pieces:
+                self._take(piece)
+            server.wake()
+            return
         self._reader.feed(data)
         self._read()
 
@@ -207,8 +225,7 @@ class _PrimaryLink(asyncio.Protocol):
                 follower.up()
 
     def _apply(self, args: list[bytes]) -> None:
-        server, name = self._server, args[0]
-        transaction = self._transaction
+        name, transaction = args[0], self._transaction
         if name == b"MULTI":
             self._transaction = [args]
             return
@@ -217,14 +234,21 @@ class _PrimaryLink(asyncio.Protocol):
             if name != b"EXEC":
                 return
             self._transaction = None
-            server.apply(self._follower, transaction[1:-1])
-            server.links.feed(b"".join(pack(*command) for command in transaction))
-            return
-        if name == b"REPLCONF":
+            self._take(
+                Piece(b"".join(pack(*command) for command in transaction), transaction[1:-1])
+            )
+        elif name == b"REPLCONF":
+            self._take(GETACK)
+        else:
+            self._take(PING if name == b"PING" else Piece(pack(*args), [args]))
+
+    def _take(self, piece: Piece) -> None:
+        server = self._server
+        if piece.asks:
             self._follower.acknowledge()  # of what was before: the question itself is not counted in
-        elif name != b"PING":
-            server.apply(self._follower, [args])
-        server.links.feed(pack(*args))
+        elif piece.commands:
+            server.apply(self._follower, piece.commands)
+        server.links.feed(piece)
 
 
 def follow(server: Server, host: str, port: int) -> None:

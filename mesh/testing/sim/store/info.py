@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mesh.testing.sim.store.replies import Reply
+from mesh.testing.sim.store.replies import Encoded, Reply
 from mesh.testing.sim.store.server import Server
 
 _VERSION = "8.1.8"
@@ -24,11 +24,9 @@ def role(server: Server) -> Reply:
             follower.state.encode(),
             offset,
         ]
-    links: list[Reply] = [
-        [link.host.encode(), b"%d" % link.port, b"%d" % link.confirmed]
-        for link in server.links.online
-    ]
-    return [b"master", server.stream.offset, links]
+    links = [link.role for link in server.links.all if link.online]
+    head = b"*3\r\n$6\r\nmaster\r\n:%d\r\n*%d\r\n" % (server.stream.offset, len(links))
+    return Encoded(head + b"".join(links))
 
 
 def _server(server: Server) -> Fields:

@@ -11,13 +11,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mesh.store.resp import pack
-from mesh.testing.sim.store.replies import Reply
+from mesh.testing.sim.store.pieces import GETACK, PING, Piece, joined
+from mesh.testing.sim.store.replies import Reply, encode
 from mesh.testing.sim.store.session import NO_REPLY, Session
 from mesh.testing.sim.store.stream import Stream
-
-_GETACK = pack("REPLCONF", "GETACK", "*")
-_PING = pack("PING")
 
 
 class Link:
@@ -29,7 +26,7 @@ class Link:
         heard_at: when it last said anything.
     """
 
-    __slots__ = ("client", "confirmed", "heard_at", "host", "pending", "port", "synced")
+    __slots__ = ("_place", "client", "confirmed", "heard_at", "host", "port", "synced")
 
     def __init__(self, client: Session, now: float) -> None:
         self.client = client
@@ -38,7 +35,7 @@ class Link:
         self.confirmed = -1
         self.synced = 0
         self.heard_at = now
-        self.pending: list[bytes] = []
+        self._place = b"*3\r\n" + encode(self.host.encode()) + encode(b"%d" % self.port)
 
     def __repr__(self) -> str:
         return f"<Link {self.host}:{self.port} at {self.confirmed}>"
@@ -47,6 +44,12 @@ class Link:
     def online(self) -> bool:
         """Whether it has confirmed anything since it attached: only then it is listed and counted."""
         return self.confirmed >= 0
+
+    @property
+    def role(self) -> bytes:
+        """What ROLE says of it, in RESP."""
+        confirmed = b"%d" % self.confirmed
+        return b"%b$%d\r\n%b\r\n" % (self._place, len(confirmed), confirmed)
 
 
 @dataclass(eq=False, slots=True)
@@ -81,6 +84,9 @@ class Links:
         self._later = later
         self._backlog_bytes = backlog_bytes
         self._waiting: list[_Waiting] = []
+        self._of: dict[Session, Link] = {}
+        self._pending: list[Piece] = []
+        """Fed, and not sent yet."""
         self._ask = False
         self._kept = False
         """Whether there ever was a replica: before, offsets count writes, and no past is kept."""
@@ -94,17 +100,20 @@ class Links:
 
     def attach(self, link: Link) -> None:
         """A replica follows from the present offset."""
+        self.flush()  # before this one is among them: what it lacks is sent with the answer
         self._kept = True
         link.client.is_replica = True
         self.all.append(link)
+        self._of[link.client] = link
 
     def of(self, client: Session) -> Link | None:
         """The link of a replica's connection; None: it is none, or not attached any more."""
-        return next((link for link in self.all if link.client is client), None)
+        return self._of.get(client)
 
     def detach(self, client: Session) -> None:
         """A client is gone, as a replica or in a WAIT."""
-        self.all = [link for link in self.all if link.client is not client]
+        if self._of.pop(client, None) is not None:
+            self.all = [link for link in self.all if link.client is not client]
         for waiting in self._waiting:
             if waiting.client is client and waiting.timer is not None:
                 waiting.timer.cancel()
@@ -115,19 +124,24 @@ class Links:
         for link in list(self.all):
             link.client.kill()
         self.all = []
+        self._of.clear()
 
     def keep(self) -> None:
         """Keep the past from now on, as a replica does for the case of its promotion."""
         self._kept = True
 
-    def feed(self, data: bytes) -> None:
+    def count_write(self) -> None:
+        """Something was written that nobody reads."""
+        self._stream.offset += 1
+
+    def feed(self, piece: Piece) -> None:
         """Append to the stream."""
         if not self._kept:
-            self._stream.offset += 1
+            self.count_write()
             return
-        self._stream.append(data, self._backlog_bytes)
-        for link in self.all:
-            link.pending.append(data)
+        self._stream.append(piece.raw, self._backlog_bytes)
+        if self.all:
+            self._pending.append(piece)
 
     @property
     def wants_bytes(self) -> bool:
@@ -139,23 +153,25 @@ class Links:
         if self._ask:
             self._ask = False
             if self.all:
-                self.feed(_GETACK)
-        for link in self.all:
-            if link.pending:
-                link.client.send(b"".join(link.pending))
-                link.pending.clear()
+                self.feed(GETACK)
+        if self._pending:
+            pieces, self._pending = self._pending, []
+            data = joined(pieces)
+            for link in self.all:
+                link.client.send(data)
 
     def ping(self) -> None:
         """Show them that this node is there."""
         if self.all:
-            self.feed(_PING)
+            self.feed(PING)
 
     def confirm(self, link: Link, offset: int, synced: int, now: float) -> None:
         """A replica said how far it is."""
         link.confirmed = max(link.confirmed, offset)
         link.synced = max(link.synced, synced)
         link.heard_at = now
-        self.settle()
+        if self._waiting:
+            self.settle()
 
     def look(self, now: float, max_lag_s: int, timeout_s: int) -> None:
         """Count those heard of lately; give up those silent for long."""
@@ -170,7 +186,11 @@ class Links:
 
     def reached(self, offset: int) -> int:
         """How many replicas have that."""
-        return sum(link.confirmed >= offset and link.online for link in self.all)
+        count = 0
+        for link in self.all:  # for each confirmation and each WAIT: no generator
+            if link.confirmed >= offset and link.confirmed >= 0:
+                count += 1
+        return count
 
     def synced(self, offset: int) -> int:
         """How many replicas have that on disk."""

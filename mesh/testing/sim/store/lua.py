@@ -19,126 +19,13 @@ from typing import Any, Protocol, TypeAlias
 import msgpack
 from lupa import lua51  # type: ignore[import-untyped]
 
+from mesh.testing.sim.store.prelude import PRELUDE
 from mesh.testing.sim.store.replies import Encoded, Fault, Reply, Status
 
 LuaValue: TypeAlias = Any
 """bytes, int, float, bool, None, or a table or function of Lua's."""
 
-_PRELUDE = rb"""
-local call, pcall_, register, why, unpack_blob, pack_blob, pack_struct, unpack_struct = ...
-local error, ipairs, pairs, setmetatable, tostring, type, xpcall =
-  error, ipairs, pairs, setmetatable, tostring, type, xpcall
-local getinfo, rawset, string, table, unpack = debug.getinfo, rawset, string, table, unpack
-local compile, globals, setfenv = loadstring, _G, setfenv
-redis = { LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3 }
-redis.call, redis.pcall = call, pcall_ -- no Lua in between: a tail call would lose the caller's line
-
-function redis.status_reply(text) return { ok = text } end
-
-function redis.error_reply(text)
-  text = string.gsub(text, '^%-', '')
-  if not string.find(text, ' ', 1, true) then text = 'ERR ' .. text end
-  return { err = text }
-end
-
-function redis.log() end
-function redis.setresp() end
-
-local loading = { REDIS_VERSION = '7.2.4', log = redis.log } -- all there is while a library is loaded
-for name, value in pairs(redis) do
-  if string.find(name, '^LOG_') then loading[name] = value end
-end
-
-function loading.register_function(named, callback)
-  if type(named) == 'table' then
-    register(named.function_name, named.callback, unpack(named.flags or {}))
-  else
-    register(named, callback)
-  end
-end
-
-cmsgpack = { pack = pack_blob, unpack = unpack_blob }
-struct = { pack = pack_struct, unpack = unpack_struct }
-
-local function encoded(value)
-  local kind = type(value)
-  if kind == 'string' then return '$' .. #value .. '\r\n' .. value .. '\r\n' end
-  if kind == 'number' then return string.format(':%d\r\n', value) end
-  if kind == 'table' then
-    if value.err then return '-' .. string.gsub(value.err, '[\r\n]', ' ') .. '\r\n' end
-    if value.ok then return '+' .. string.gsub(value.ok, '[\r\n]', ' ') .. '\r\n' end
-    local pieces, count = { '' }, 0
-    while value[count + 1] ~= nil do
-      count = count + 1
-      pieces[count + 1] = encoded(value[count])
-    end
-    pieces[1] = '*' .. count .. '\r\n'
-    return table.concat(pieces)
-  end
-  return value == true and ':1\r\n' or '$-1\r\n'
-end
-
-local function explained(problem)
-  local level, where = 2, nil
-  repeat
-    where = getinfo(level, 'Sl')
-    level = level + 1
-  until not where or where.source == '@user_function'
-  if type(problem) ~= 'table' then
-    problem = { err = why(problem) or 'ERR ' .. tostring(problem) }
-  end
-  if where then problem.source, problem.line = where.source, where.currentline end
-  return problem
-end
-
-local function run(name, callback, keys, args)
-  local fine, reply = xpcall(function() return callback(keys, args) end, explained)
-  if fine then return encoded(reply) end
-  local text = string.gsub(tostring(reply.err), '[\r\n]', ' ') .. ' script: ' .. name
-  if reply.line then text = text .. ', on ' .. reply.source .. ':' .. reply.line .. '.' end
-  return '-' .. text .. '\r\n'
-end
-
-local protected = {
-  __index = function(_, name)
-    local said = "Script attempted to access nonexistent global variable '" .. tostring(name) .. "'"
-    error(said, 2)
-  end,
-  __newindex = function() error('Attempt to modify a readonly table', 2) end,
-}
-setmetatable(loading, protected)
-
-local api = {} -- what functions may use; the rest of Lua is nobody's
-local names = 'redis string table math type pairs ipairs next tostring tonumber setmetatable '
-  .. 'getmetatable unpack select error assert pcall xpcall rawget rawset rawequal cmsgpack struct '
-  .. 'coroutine collectgarbage _VERSION'
-for name in string.gmatch(names, '[%a_]+') do
-  api[name] = globals[name]
-end
-local env = setmetatable({}, protected) -- what a library's code sees as its globals
-
-local function compiled(source, name)
-  local chunk, problem = compile(source, name)
-  if not chunk then return nil, problem end
-  return setfenv(chunk, env)
-end
-
-local function load(chunk)
-  for name in pairs(api) do
-    rawset(env, name, nil)
-  end
-  rawset(env, 'redis', loading)
-  local fine, problem = xpcall(chunk, explained)
-  for name, value in pairs(api) do
-    rawset(env, name, value)
-  end
-  return not fine and tostring(problem.err) or nil
-end
-
-return run, load, compiled
-"""
-
-
+_BYTES = {bytes}
 _MOST_ARGUMENTS = 200
 """Of one call into Lua, whose stack is finite."""
 
@@ -181,8 +68,8 @@ class _Runtime:
             *(self._call, self._pcall, self._register, _why),
             *(self._unpack, _pack, _pack_struct, _unpack_struct),
         )
-        prelude = self._lua.eval(b"loadstring")(_PRELUDE, b"@prelude")
-        self._run, self._load, self._compile = prelude(*shims)
+        prelude = self._lua.eval(b"loadstring")(PRELUDE, b"@prelude")
+        self._run, self._run_few, self._load, self._compile = prelude(*shims)
 
     def load(self, source: bytes) -> dict[bytes, Function]:
         """The functions of a library, as one node has them.
@@ -215,10 +102,13 @@ class _Runtime:
         self, caller: Caller, function: Function, keys: list[bytes], args: list[bytes]
     ) -> Encoded:
         """One FCALL; what it writes it writes by `command_from_function`."""
-        filled = self._filled
+        filled, name, callback = self._filled, function.name, function.callback
         self._caller = caller
         try:
-            reply = self._run(function.name, function.callback, filled(keys), filled(args))
+            if len(keys) + len(args) <= _MOST_ARGUMENTS:
+                reply = self._run_few(name, callback, len(keys), *keys, *args)
+            else:
+                reply = self._run(name, callback, filled(keys), filled(args))
         finally:
             self._caller = None
         self._raise_bug()
@@ -232,7 +122,7 @@ class _Runtime:
 
     def _call(self, *args: LuaValue) -> LuaValue:
         try:
-            return self._converted(self._asked(args))
+            return self._answered(args)
         except Fault:
             raise  # what it is, `explained` asks `_why`
         except BaseException as bug:
@@ -241,24 +131,24 @@ class _Runtime:
 
     def _pcall(self, *args: LuaValue) -> LuaValue:
         try:
-            return self._converted(self._asked(args))
+            return self._answered(args)
         except Fault as fault:
             return self.table({b"err": _why(fault)})
         except BaseException as bug:
             self._bug = bug
             raise
 
-    def _asked(self, args: Sequence[LuaValue]) -> Reply:
+    def _answered(self, args: tuple[LuaValue, ...]) -> LuaValue:
         if self._caller is None:
             raise Fault("ERR redis.call can only be called inside a script invocation")
-        texts = tuple([arg if type(arg) is bytes else _text(arg) for arg in args])
-        return self._caller.command_from_function(texts)
-
-    def _converted(self, reply: Reply) -> LuaValue:
-        if type(reply) is list:
-            return self._listed(reply)
-        if type(reply) is Status:
-            return self.table({b"ok": bytes(reply)})
+        if {*map(type, args)} != _BYTES:
+            args = tuple([arg if type(arg) is bytes else _text(arg) for arg in args])
+        reply = self._caller.command_from_function(args)
+        kind = type(reply)
+        if kind is list:
+            return self._listed(reply)  # type: ignore[arg-type]
+        if kind is Status:
+            return self.table({b"ok": bytes(reply)})  # type: ignore[arg-type]
         return False if reply is None else reply
 
     def _listed(self, items: list[Reply]) -> LuaValue:

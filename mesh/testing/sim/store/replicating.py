@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from mesh.store.resp import pack
-from mesh.testing.sim.store.commands import command_named
+from mesh.testing.sim.store.commands import BY_WRITTEN_NAME, command_named
 from mesh.testing.sim.store.data_commands import Data
 from mesh.testing.sim.store.disk import Commands, Disk
 from mesh.testing.sim.store.libraries import Libraries
 from mesh.testing.sim.store.links import Links
+from mesh.testing.sim.store.pieces import Piece
 from mesh.testing.sim.store.replies import encode
 from mesh.testing.sim.store.session import Session
 from mesh.testing.sim.store.settings import Settings
@@ -111,8 +112,8 @@ class Replicating:
             again()
 
     def wake(self) -> None:
-        """Send what is to be sent before the loop sleeps."""
-        if not self._awake:
+        """Send replicas what is to be sent before the loop sleeps."""
+        if not self._awake and self.links.all:
             self._awake = True
             self.loop.call_soon(self._before_sleep)
 
@@ -135,21 +136,23 @@ class Replicating:
 
     def _feed(self, database: int, commands: Commands) -> None:
         if not self.links.wants_bytes:
-            self.links.feed(b"")
+            self.links.count_write()
             return
         packed = [pack(*command) for command in commands]
         if len(packed) > 1:
             packed = [_MULTI, *packed, _EXEC]
         if database != self._stream_database:
             self._stream_database = database
-            self.links.feed(pack("SELECT", database))
-        self.links.feed(b"".join(packed))
+            select = [b"SELECT", b"%d" % database]
+            self.links.feed(Piece(pack(*select), (select,)))
+        self.links.feed(Piece(b"".join(packed), commands))
 
     def publish(self, channel: bytes, message: bytes) -> int:
         """PUBLISH: to those who listen here and, by way of the replicas, there; on no disk."""
         count = self.deliver(channel, message)
         if self.follower is None:
-            self.links.feed(pack("PUBLISH", channel, message))
+            command = [b"PUBLISH", channel, message]
+            self.links.feed(Piece(pack(*command), (command,)))
             self.wake()
         return count
 
@@ -167,7 +170,13 @@ class Replicating:
     def apply(self, follower: Primary, commands: Iterable[Sequence[bytes]]) -> None:
         """Carry out what the primary wrote."""
         written = []
+        data = self.data
         for args in commands:
+            command = BY_WRITTEN_NAME.get(args[0])
+            if command is not None and command.on_data is not None:
+                command.on_data(data, data.databases[follower.database], args[1:])
+                written.append(args)
+                continue
             name = args[0].upper()
             if name == b"SELECT":
                 follower.database = int(args[1])

@@ -110,7 +110,7 @@ class ReplicationCommands:
             raise Fault("NOMASTERLINK Can't SYNC while not connected with my master")
         stream = self._server.stream
         self._server.wake()
-        self._server.links.flush()  # before this one is attached: what it lacks is sent with the answer
+        self._server.links.flush()
         rest = stream.since(args[0].decode(), integer(args[1]))
         self._server.links.attach(Link(client, self._server.now))
         if rest is not None:

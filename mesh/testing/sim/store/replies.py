@@ -43,10 +43,10 @@ def encode(reply: Reply) -> bytes:
         return b":%d\r\n" % said
     if kind is list:
         return b"*%d\r\n%b" % (len(said), b"".join(map(encode, said)))
+    if kind is Encoded:
+        return bytes(said)
     if said is None:
         return b"$-1\r\n"
-    if isinstance(said, Encoded):
-        return bytes(said)
     if isinstance(said, Status):
         return b"+%b\r\n" % bytes(said)
     if isinstance(said, bool):

@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import TypeAlias
 
 from mesh.testing.sim.store.access import User, Users
-from mesh.testing.sim.store.commands import Command, command_named
+from mesh.testing.sim.store.commands import BY_WRITTEN_NAME, Command, command_named
 from mesh.testing.sim.store.disk import Disk
 from mesh.testing.sim.store.lua import Function, runtime
 from mesh.testing.sim.store.replicating import Replicating
@@ -81,10 +81,10 @@ class Server(Replicating):
             return fault
 
     def _execute(self, client: Session, args: list[bytes]) -> Reply:
-        command = command_named(args[0])
+        command = BY_WRITTEN_NAME.get(args[0]) or command_named(args[0])
         if command is None:
             raise _unknown(args)
-        if not command.fits(len(args)):
+        if len(args) != command.arity and not command.fits(len(args)):
             raise Fault(f"ERR wrong number of arguments for '{command.name}' command")
         user = client.user
         if user is None:
@@ -92,7 +92,8 @@ class Server(Replicating):
                 raise Fault("NOAUTH Authentication required.")
         elif not user.everything:
             user.check(command, args)
-        self._admit(command)
+        if command.write or self.follower is not None or self.loading:
+            self._admit(command)
         if client.queued is not None and command.name not in _NEVER_QUEUED:
             client.queued.append(args)
             return QUEUED
@@ -211,10 +212,10 @@ class Server(Replicating):
         """One redis.call of the function under way."""
         script = self._script
         assert script is not None
-        command = command_named(args[0]) if args else None
+        command = BY_WRITTEN_NAME.get(args[0]) or command_named(args[0]) if args else None
         if command is None:
             raise Fault("ERR Unknown command called from script")
-        if not command.fits(len(args)):
+        if len(args) != command.arity and not command.fits(len(args)):
             raise Fault("ERR Wrong number of args calling command from script")
         client = script.client
         user = client.user
