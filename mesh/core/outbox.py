@@ -1,10 +1,10 @@
 """What waits to be committed, and in which batches it goes.
 
 Two lanes take turns for speed, and each class of durability has its own (mesh.core.lanes). Within a class a
-partition with a batch in flight takes part in no other one until that one
-is acknowledged, so batches of one partition never overtake each other (measured: of two 64 KiB batches
-on two connections, 77 of 200 were executed in the wrong order). A batch is capped: 300,000
-writes in one call stop the store for a second, and Sentinel then calls it dead.
+partition with a batch in flight takes part in no other one until that one is acknowledged, so batches of one
+partition never overtake each other (measured: of two 64 KiB batches on two connections, 77 of 200 were
+executed in the wrong order). A batch is capped: 300,000 writes in one call stop the store for a second, and
+Sentinel then calls it dead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from mesh.core.lanes import LANES, LANES_OF
-from mesh.core.records import Entry
+from mesh.core.records import Entry, GrantRef
 from mesh.specs import Durability
 
 MAX_COMMANDS = 512
@@ -47,7 +47,7 @@ class Change:
         """It is on every in-sync node, and no call waits for it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
     """One flush on one lane.
 
@@ -57,6 +57,7 @@ class Batch:
         clean: so far sent at most once, on a connection that did not break: what the store refuses of
             it was not executed.
         renewal: the number that its last send carried.
+        grant: under which that was; None before the first one.
     """
 
     lane: int
@@ -65,6 +66,7 @@ class Batch:
     changes: list[list[Change]]
     clean: bool = True
     renewal: int = 0
+    grant: GrantRef | None = None
 
 
 class Outbox:

@@ -4,6 +4,7 @@ import pytest
 from unit.rigs import PARTITIONS, Account, Handler, Leader
 
 import mesh
+from mesh.core.keyspace import partition_of
 from mesh.core.lanes import LANES, LANES_OF
 from mesh.core.wire import Status
 from mesh.store.memory import MemoryServer
@@ -149,3 +150,39 @@ def test_no_class_is_refused_for_what_the_store_refuses_another(server, handler)
 def test_every_class_has_a_lane():
     assert set(LANES_OF) == {"replicated", "fsynced", "async"}
     assert sorted(lane for lanes in LANES_OF.values() for lane in lanes) == [0, 1, 2, 3]
+
+
+def test_in_another_life_async_keys_are_as_the_new_primary_has_them(server, leader, handler):
+    """It was a replica, and lacks what only the old primary had."""
+    handler.call("Tally.hit", "k")
+    assert handler.deliver(handler.send(ASYNC))
+    before = {partition: dict(held) for partition, held in server.partitions.items()}
+    handler.call("Tally.hit", "k")
+    assert handler.deliver(handler.send(ASYNC))
+    server.partitions = before
+    leader.open_life()
+    handler.core.on_grant(leader.grant(b"h-1"), handler.now)
+    asked = handler.call("Tally.read", "k")
+    handler.load()
+    assert asked.answer.value == 1
+
+
+def test_what_is_on_its_way_is_not_written_into_memory_that_is_over(server, leader, handler):
+    """The key is read anew in the next life; the batch would change it behind the back of its owner."""
+    handler.call("Tally.hit", "k")
+    assert handler.deliver(handler.send(ASYNC))
+    with_async, other = ("k", next(k for k in "abcdefgh" if at(k) != at("k")))
+    mine, others = (handler.call("Account.deposit", key, 5) for key in (with_async, other))
+    batch = handler.send(0)
+    handler.core.send(batch, handler.now)
+    leader.open_life()
+    handler.core.on_grant(leader.grant(b"h-1"), handler.now)
+    assert handler.deliver(batch)
+    assert (mine.status, others.status) == (Status.NOT_READY, Status.OK)
+    again = handler.call("Account.deposit", with_async, 7)
+    handler.flush()
+    assert again.answer.value == 7
+
+
+def at(key):
+    return partition_of(key.encode(), PARTITIONS)
