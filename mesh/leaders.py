@@ -27,7 +27,7 @@ _REPORT_S = 1.0
 
 @dataclass(slots=True)
 class _Link:
-    token: int = 0
+    token: int = 0  # none was said
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -79,12 +79,15 @@ class LeaderLinks:
     def leads(self, conn: Connection) -> bool:
         """Whether grants, releases and orders are to be taken from there."""
         link = self._links.get(conn)
-        return link is not None and link.token == self._highest
+        return link is not None and self._is_leaders(link)
+
+    def _is_leaders(self, link: _Link) -> bool:
+        return 0 < link.token == self._highest
 
     def tell(self, message: Message) -> None:
         """Say something to the leader, if it can be reached; else it will ask, or hear it repeated."""
         for conn, link in self._links.items():
-            if link.token == self._highest:
+            if self._is_leaders(link):
                 conn.send(message.frame())
 
     def on_leading(self, conn: Connection, leading: Leading) -> None:

@@ -47,6 +47,8 @@ class Seen:
     role: Role | None = None
     sync_set: InSyncSet = _UNKNOWN_SET
     blob: bytes = b""
+    preferred: str = ""
+    """The node that was the primary when somebody looked; no word of another is waited for."""
     lag: Lag = field(default_factory=Lag)
 
     def heard(self, role: Role) -> None:
@@ -79,6 +81,7 @@ class PinnedConnection:
     Args:
         nudger: told of each write; None where nothing writes.
         durability: what `acknowledged` stands for (mesh.core.lanes).
+        closed: called where a function says that its life is not open there.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class PinnedConnection:
         connect_timeout_s: float,
         nudger: Nudger | None = None,
         durability: Durability = "replicated",
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._address = address
         self._seen = seen
@@ -101,6 +105,7 @@ class PinnedConnection:
         self._connect_timeout_s = connect_timeout_s
         self._nudger = nudger
         self._durability = durability
+        self._life_closed = closed
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
         self._closed = False
@@ -223,6 +228,8 @@ class PinnedConnection:
         before, after = self._role(replies[1]), self._role(replies[-1])
         status = status_of(reply)
         if status is not StoreStatus.OK:
+            if status is StoreStatus.CLOSED:
+                self._life_closed()
             return Written(status, reply), False
         current = self._seen.decoded(reply[1])
         if self._durability == "async":
@@ -287,6 +294,12 @@ class PinnedConnection:
         if self._connection is not None:
             await self._connection.close()
 
+    def leave_unless(self, primary: str) -> None:
+        """End the connection unless it leads to that node."""
+        connection = self._connection
+        if connection is not None and not connection.closed and connection.peer != primary:
+            connection.abort(f"{primary} is the primary")
+
     def drop(self, why: str) -> None:
         """End the connection; the next call looks for the primary."""
         if self._connection is not None:
@@ -326,6 +339,7 @@ class PinnedConnection:
             tls=self._tls,
             life_key=self._life_key,
             within_s=self._connect_timeout_s,
+            preferred=self._seen.preferred,
         )
         try:
             self._refuse_when_closed()

@@ -131,7 +131,7 @@ def test_a_batch_of_which_nothing_is_left_is_sent_all_the_same_to_keep_the_seque
     new_life(server, leader, owner, moves={0: owner.nonce})
     tell(leader, owner)
     assert owner.deliver(batch)
-    assert server.grants[owner.nonce].seqs == [2, 0]
+    assert server.grants[owner.nonce].seqs[:2] == [2, 0]
     next_one = owner.call("Account.deposit", L, 1)
     owner.flush()
     assert next_one.answer == ok(8)

@@ -210,6 +210,20 @@ def test_a_leader_that_gets_a_higher_token_goes_on_leading(rig):
     rig.run(main)
 
 
+def test_who_does_not_say_that_it_leads_is_not_heeded_and_told_nothing_but_counts(rig):
+    async def main():
+        await asyncio.sleep(0.1)
+        for supervisor in rig.supervisors:
+            supervisor.say(Stop(99))
+        rig.links.tell(Adopted(NONCE, 1, 1))
+        await asyncio.sleep(1.5)
+        assert rig.heeded == []
+        for supervisor in rig.supervisors:
+            assert set(supervisor.kinds()) == {"Register", "Beat"}
+
+    rig.run(main)
+
+
 def test_a_supervisor_of_a_mesh_of_another_size_is_not_talked_to():
     with Simulation(3) as sim:
         rig = Rig(sim, Supervisor("s-0", partitions=8))
