@@ -126,7 +126,7 @@ class Lanes:
             self._core.on_refused(batch, str(error), self._clock.now(), transient=error.transient)
             again = self._renew_first
         else:
-            if self._complaint:
+            if self._complaint and reply.status is StoreStatus.OK:
                 log.warning("the store answers again")
                 self._complaint = ""
             if observers.wanted and reply.acknowledged:
