@@ -375,6 +375,7 @@ class Node:
 
     def _report(self) -> Beat:
         self._core.health = self._resources.health
+        self._core.async_lag_s = self._store.async_lag_s()
         return self._core.beat()
 
     # ----------------------------------------------------------------- runs

@@ -219,6 +219,8 @@ class Beat(Message):
     unknown: int
     keys: int
     health: str = "ok"
+    async_lag_ms: float = 0.0
+    """What it has written of class "async" is on every in-sync node but for the last so many."""
 
 
 @dataclass(frozen=True, slots=True)

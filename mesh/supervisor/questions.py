@@ -139,7 +139,11 @@ class Questions:
                 {"id": w.id, "node": w.node, "pid": w.pid} for w in self._links.wardens.values()
             ],
             "handlers": sorted(handlers, key=lambda h: str(h["id"])),
-            "store": {**s.about.get("store", {}), "in_sync": sorted(self._lives.sync_set.members)},
+            "store": {
+                **s.about.get("store", {}),
+                "in_sync": sorted(self._lives.sync_set.members),
+                "async_lag_ms": round(max((b.async_lag_ms for b in beats), default=0.0), 3),
+            },
             "outcomes": {
                 "done": sum(b.done for b in beats),
                 "entity_error": sum(b.entity_errors for b in beats),
