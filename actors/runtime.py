@@ -11,22 +11,24 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Awaitable, Iterator
+import pickle
+from collections.abc import Awaitable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.experimental import internal_kv
 from ray.util import get_placement_group, placement_group
 
 from actors import names, priority
 from actors.spec import Spec
-from mesh.errors import SetupError
+from mesh.errors import MeshError, SetupError
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _LOOK_S = 2.0
 _ANSWER_S = 5.0
-_MOST_ENDPOINTS = 3
+_MOST_ENDPOINTS = 5
 
 log = logging.getLogger("mesh.ray")
 
@@ -125,7 +127,8 @@ def mark_owner() -> None:
 def end_with_owner(spec: Spec, ended: asyncio.Event) -> None:
     """Within an actor: set `ended` once the process that brought the mesh up is gone for certain."""
     if spec.owned:
-        task = asyncio.get_running_loop().create_task(_watch_owner(ended), name="owner")
+        work = _watch_owner(spec.mesh, ended)
+        task = asyncio.get_running_loop().create_task(work, name="owner")
         _watching.add(task)
         task.add_done_callback(_watching.discard)
 
@@ -133,7 +136,7 @@ def end_with_owner(spec: Spec, ended: asyncio.Event) -> None:
 _watching: set[asyncio.Task[None]] = set()
 
 
-async def _watch_owner(ended: asyncio.Event) -> None:
+async def _watch_owner(mesh: str, ended: asyncio.Event) -> None:
     misses = 0
     while misses < 2:
         await asyncio.sleep(_LOOK_S)
@@ -146,6 +149,8 @@ async def _watch_owner(ended: asyncio.Event) -> None:
             # Ray does not answer: that says nothing of the owner, and calls need no Ray.
             log.debug("whether the owner is there cannot be asked: %s", error)
     log.warning("the process that brought this mesh up is gone; so is this one")
+    with contextlib.suppress(RayError, RuntimeError, OSError):
+        await asyncio.to_thread(forget, mesh)
     ended.set()
 
 
@@ -172,28 +177,36 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+_NEVER, _ALWAYS = 0, -1
+"""How often Ray starts a process again in the place of one that died.
+
+A handler never: its replacement is the leader's affair, which gives it a new grant. A supervisor or a warden
+always: it has nothing that could be lost, and somebody has to do it when none of them is left.
+"""
+
+
 def create_handler(mesh: str, id: str) -> Any:
     """Begin a handler's process. It lives on when its creator dies."""
     from actors.handler import HandlerActor
 
-    return _create(HandlerActor, mesh, names.handler(id), id)
+    return _create(HandlerActor, mesh, names.handler(id), _NEVER, id)
 
 
 def create_supervisor(mesh: str, id: str) -> Any:
-    """Begin a supervisor's process."""
+    """Begin a supervisor's process; Ray starts it again whenever it dies."""
     from actors.supervisor import SupervisorActor
 
-    return _create(SupervisorActor, mesh, names.supervisor(id), id)
+    return _create(SupervisorActor, mesh, names.supervisor(id), _ALWAYS, mesh, id)
 
 
 def create_warden(mesh: str, id: str) -> Any:
-    """Begin a warden's process on this node."""
+    """Begin a warden's process on this node; Ray starts it again whenever it dies."""
     from actors.warden import WardenActor
 
-    return _create(WardenActor, mesh, names.warden(id), id)
+    return _create(WardenActor, mesh, names.warden(id), _ALWAYS, mesh, id)
 
 
-def _create(cls: type, mesh: str, name: str, id: str) -> Any:
+def _create(cls: type, mesh: str, name: str, restarts: int, *arguments: str) -> Any:
     try:
         return (
             ray.remote(cls)
@@ -202,10 +215,10 @@ def _create(cls: type, mesh: str, name: str, id: str) -> Any:
                 namespace=names.namespace(mesh),
                 lifetime="detached",
                 num_cpus=0,
-                max_restarts=0,
+                max_restarts=restarts,
                 max_task_retries=0,
             )
-            .remote(id)
+            .remote(*arguments)
         )
     except (RayError, ValueError) as error:
         raise SetupError(f"actor {name!r} could not be created: {error}") from error
@@ -231,6 +244,68 @@ async def call(handle: Any, method: str, *args: Any) -> Any:
         if isinstance(cause, SetupError):
             raise SetupError(cause.message) from error
         raise SetupError(f"{handle!r}.{method} failed: {error}") from error
+
+
+def is_restarted() -> bool:
+    """Within an actor's constructor: Ray has started this process in the place of one that died."""
+    return is_connected() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+
+def come_back(work: Coroutine[Any, Any, None], who: str) -> asyncio.Task[None]:
+    """Within the constructor of an actor that Ray has started again: do this, then have it `run`.
+
+    Where it fails, the process ends, and Ray starts another one.
+    """
+
+    async def come() -> None:
+        try:
+            await work
+        except MeshError as error:
+            log.error("%s does not come up again: %s", who, error)
+            await asyncio.sleep(_LOOK_S)
+            end_process()
+        leave_running(ray.get_runtime_context().current_actor)
+
+    return asyncio.get_running_loop().create_task(come(), name=f"{who} comes back")
+
+
+def end_process() -> None:
+    """Within an actor that has failed: end, for Ray to start another one in its place."""
+    os._exit(1)
+
+
+def keep(spec: Spec) -> None:
+    """Leave a mesh's spec where actors find it that Ray starts again.
+
+    Not as their constructor's arguments: large ones lie in the object store of whoever brought the mesh up,
+    and are gone at the second restart.
+    """
+    internal_kv._internal_kv_put(_KEPT, pickle.dumps(spec), namespace=_kept_in(spec.mesh))
+
+
+def recall(mesh: str) -> Spec:
+    """The spec of the mesh that this actor belongs to.
+
+    Raises:
+        SetupError: nobody has left it yet; the mesh is still coming up, or is gone.
+    """
+    blob = internal_kv._internal_kv_get(_KEPT, namespace=_kept_in(mesh))
+    if blob is None:
+        raise SetupError(f"mesh {mesh!r} has left no spec in Ray")
+    spec: Spec = pickle.loads(blob)  # noqa: S301 - our own, and Ray's arguments are pickled likewise
+    return spec
+
+
+def forget(mesh: str) -> None:
+    """Leave nothing of the mesh in Ray that is no process."""
+    internal_kv._internal_kv_del(_KEPT, namespace=_kept_in(mesh))
+
+
+_KEPT = b"spec"
+
+
+def _kept_in(mesh: str) -> bytes:
+    return names.namespace(mesh).encode()
 
 
 async def leave_when(ended: Awaitable[object]) -> None:
@@ -271,6 +346,7 @@ def kill_all(mesh: str) -> int:
     there = _named(mesh)
     for name in there:
         kill_named(mesh, name)
+    forget(mesh)
     return len(there)
 
 

@@ -18,7 +18,7 @@ class Spec:
         app: "module:Class" to import in the worker.
         store: the store's address as a plain dict (mesh.store.address).
         warden: address of the node's warden.
-        supervisors: "host:port" of each.
+        supervisors: "host:port" of each, in the order of their ids: s-0, s-1, ...
         about: what status adds.
         store_options: time-outs of mesh.store.redis.RedisStore, by name.
         handling: fields of mesh.core.handling.HandlingConfig that are not at their defaults.

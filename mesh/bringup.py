@@ -9,8 +9,8 @@ rest, and in a Ray that was joined the actors notice that what stands there for 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +31,10 @@ from mesh.store.preparing import Prepared, prepare
 
 _READY_S = 60.0
 _POLL_S = 0.05
+_LEADERLESS_S = 2.0
+"""In which a new leader is there."""
+
+log = logging.getLogger("mesh.bringup")
 
 Progress = Callable[[str], None]
 
@@ -43,7 +47,8 @@ class RunningMesh:
         self._tethered = tethered
         self._claimed = False
         """The actors in Ray that bear this mesh's name are its own."""
-        self.endpoint = ""
+        self.endpoints: list[str] = []
+        """Of the supervisors."""
         self._run_dir = RunDir.take(config.name)
         self._store: EmbeddedStore | None = None
         self._external: Prepared | None = None
@@ -53,11 +58,11 @@ class RunningMesh:
         self._ray: runtime.RayInfo | None = None
 
     def __repr__(self) -> str:
-        return f"<RunningMesh {self.config.name} at {self.endpoint or 'no port yet'}>"
+        return f"<RunningMesh {self.config.name} at {', '.join(self.endpoints) or 'no port yet'}>"
 
     async def status(self) -> dict[str, Any]:
         """What `mesh status --json` prints."""
-        status: dict[str, Any] = await ask(self.endpoint, "status", token=self.config.token)
+        status: dict[str, Any] = await ask(self.endpoints, "status", token=self.config.token)
         return {**status, "log": str(self.config.log_path)}
 
     async def start(self, carried: bytes, progress: Progress) -> None:
@@ -109,7 +114,7 @@ class RunningMesh:
             {
                 "name": config.name,
                 "pid": os.getpid(),
-                "endpoints": [self.endpoint],
+                "endpoints": self.endpoints,
                 "token": config.token,
                 "log": str(config.log_path),
             }
@@ -185,45 +190,56 @@ class RunningMesh:
     async def _start_actors(self, spec: Spec, progress: Progress) -> None:
         loop = asyncio.get_running_loop()
 
-        def create() -> tuple[Any, Any, list[Any]]:
+        def create() -> tuple[list[Any], Any, list[Any]]:
+            first, *others = self.config.supervisor_ids
             # Its name is taken by one alone, so whoever has it may have the others.
-            supervisor = runtime.create_supervisor(spec.mesh, "s-0")
+            supervisors = [runtime.create_supervisor(spec.mesh, first)]
             self._claimed = True
             if spec.owned:
                 runtime.mark_owner()
+            supervisors += [runtime.create_supervisor(spec.mesh, id_) for id_ in others]
             return (
-                supervisor,
+                supervisors,
                 runtime.create_warden(spec.mesh, "w-0"),
                 [runtime.create_handler(spec.mesh, id_) for id_ in spec.handlers],
             )
 
-        supervisor, warden, handlers = await loop.run_in_executor(self._ray_thread, create)
-        port = await runtime.call(supervisor, "listen", spec)
-        self.endpoint = f"{spec.host}:{port}"
-        spec = dataclasses.replace(spec, supervisors=(self.endpoint,))
+        supervisors, warden, handlers = await loop.run_in_executor(self._ray_thread, create)
+        first, *others = supervisors
+        listening = [runtime.call(first, "listen", spec, spec.port)]
+        listening += [runtime.call(other, "listen", spec, 0) for other in others]
+        ports = await asyncio.gather(*listening)
+        self.endpoints = [f"{spec.host}:{port}" for port in ports]
+        spec = dataclasses.replace(spec, supervisors=tuple(self.endpoints))
+        await loop.run_in_executor(self._ray_thread, runtime.keep, spec)
+        for supervisor in supervisors:
+            await runtime.call(supervisor, "meet", spec)
         await runtime.start(warden, spec)
         async with asyncio.TaskGroup() as group:
-            group.create_task(runtime.call(supervisor, "lead"))
+            group.create_task(runtime.call(first, "lead"))
             for handle in handlers:
                 group.create_task(runtime.start(handle, spec))
-        runtime.leave_running(supervisor)
+        for other in others:
+            await runtime.call(other, "stand_by")
+        for supervisor in supervisors:
+            runtime.leave_running(supervisor)
         await self._wait_ready()
-        progress(f"ready: {self.endpoint}, {spec.partitions} partitions")
+        progress(f"ready: {', '.join(self.endpoints)}, {spec.partitions} partitions")
 
     async def _wait_ready(self) -> None:
         deadline = asyncio.get_running_loop().time() + _READY_S
-        while not (await self.status())["ready"]:
+        while not self._is_whole(status := await self.status()):
             if asyncio.get_running_loop().time() > deadline:
-                raise SetupError(
-                    f"the mesh was not ready within {_READY_S:g} s: {await self.status()}"
-                )
+                raise SetupError(f"the mesh was not ready within {_READY_S:g} s: {status}")
             await asyncio.sleep(_POLL_S)
+
+    def _is_whole(self, status: dict[str, Any]) -> bool:
+        return bool(status["ready"]) and len(status["supervisors"]) == self.config.supervisors
 
     async def stop(self) -> None:
         """Take everything down that this process started. Safe after a start that failed halfway."""
-        if self.endpoint:
-            with contextlib.suppress(MeshError):
-                await ask(self.endpoint, "stop", token=self.config.token)
+        if self.endpoints:
+            await self._tell_to_stop()
         # Whatever one part says of its end, the others are ended too.
         try:
             await asyncio.get_running_loop().run_in_executor(self._ray_thread, self._stop_ray)
@@ -234,6 +250,20 @@ class RunningMesh:
                     await self._store.stop()
             finally:
                 self._run_dir.remove()
+
+    async def _tell_to_stop(self) -> None:
+        """Have everybody end in good order. Where nobody leads for long, they are ended all the same."""
+        deadline = asyncio.get_running_loop().time() + _LEADERLESS_S
+        while True:
+            try:
+                await ask(self.endpoints, "stop", token=self.config.token)
+            except MeshError as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    log.warning("nobody was told to end in good order: %s", error)
+                    return
+                await asyncio.sleep(_POLL_S)
+            else:
+                return
 
     def _stop_ray(self) -> None:
         if self._claimed and self._ray is not None and not self._ray.started:

@@ -51,6 +51,15 @@ class MeshConfig(TimingSettings):
         least=1,
         most=MAX_PARTITIONS,
     )
+    supervisors: int = setting(
+        2,
+        "number of supervisor processes: one leads, the others stand by; with 1 nobody takes over from "
+        "a handler that dies while the supervisor is being replaced",
+        kind="number",
+        metavar="N",
+        least=1,
+        most=5,
+    )
     app: str = setting(
         "",
         "your entities; all of a module's, or those named; several with semicolons; empty: only KV, "
@@ -63,7 +72,7 @@ class MeshConfig(TimingSettings):
     )
     port: int = setting(
         7400,
-        "of the supervisor; 0 takes a free one",
+        "of the first supervisor; 0 takes a free one, and so do all others",
         kind="number",
         metavar="PORT",
         least=0,
@@ -317,6 +326,11 @@ class MeshConfig(TimingSettings):
     def handler_ids(self) -> tuple[str, ...]:
         """h-0, h-1, …"""
         return tuple(f"h-{i}" for i in range(self.handlers))
+
+    @property
+    def supervisor_ids(self) -> tuple[str, ...]:
+        """s-0, s-1, …"""
+        return tuple(f"s-{i}" for i in range(self.supervisors))
 
     @property
     def data_folder(self) -> Path:

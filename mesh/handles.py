@@ -48,15 +48,15 @@ class Handle:
     @property
     def endpoints(self) -> tuple[str, ...]:
         """Every "host:port" that clients may start from."""
-        return tuple(map(str, self._launched.status["endpoints"]))
+        return self._launched.endpoints
 
     def status(self) -> Status:
         """What `mesh status --json` prints. Asked anew, which takes some milliseconds.
 
         Raises:
-            Unavailable: the supervisor does not answer.
+            Unavailable: no supervisor answers.
         """
-        asked = _apart(lambda: asyncio.run(ask(self.endpoint, "status", token=self._token)))
+        asked = _apart(lambda: asyncio.run(ask(self.endpoints, "status", token=self._token)))
         return Status({**asked, "log": str(self._launched.log)})
 
     def connect(self, *, timeout: float = 10.0) -> Connecting[AsyncClient]:
@@ -68,7 +68,7 @@ class Handle:
         return Connecting(self._connect(timeout))
 
     async def _connect(self, timeout: float) -> AsyncClient:
-        client = await connect(self.endpoint, token=self._token, timeout=timeout)
+        client = await connect(*self.endpoints, token=self._token, timeout=timeout)
         self._clients.append(client)
         return client
 
@@ -78,7 +78,7 @@ class Handle:
         Args:
             timeout: seconds until a table has to be there.
         """
-        client = Client(self.endpoint, token=self._token, timeout=timeout)
+        client = Client(*self.endpoints, token=self._token, timeout=timeout)
         self._blocking.append(client)
         return client
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from mesh.core.handling import HandlerCore
 from mesh.core.outbox import Batch
-from mesh.core.records import CommitReply, StoreStatus
+from mesh.core.records import CommitReply, GrantRef, StoreStatus
 from mesh.net.clock import Clock
 from mesh.net.watched import WatchedCommits
 from mesh.observe import observers
@@ -27,6 +27,8 @@ _FIRST_DELAY_S = 0.02
 _MAX_DELAY_S = 0.1
 """Between two attempts: a store that has failed over is to be used as soon as it can be."""
 _ASK_AGAIN_S = 0.001
+_KEPT_S = 0.25
+"""After which a batch that waits for the leader is tried all the same: its word may have been lost."""
 
 Step = Callable[..., None]
 
@@ -63,6 +65,8 @@ class Lanes:
         self._idle = list(range(core.config.lanes))
         self._complaint = ""
         """What was last said of the store; empty while it answers."""
+        self._kept: dict[Batch, asyncio.TimerHandle] = {}
+        """Refused for their grant: they wait for a newer one."""
         self._stopped = False
 
     def __repr__(self) -> str:
@@ -99,6 +103,7 @@ class Lanes:
             self._watched.sent(batch)
         core = self._core
         renewal = core.send(batch, self._clock.now())
+        # Packed before this returns: what is cut out of the batch later was in this send.
         written = self._store.commit(batch.lane, core.grant, batch.seq, renewal, batch.entries)
         written.add_done_callback(partial(self._guard, partial(self._on_committed, batch, delay)))
 
@@ -131,8 +136,27 @@ class Lanes:
                 # without any delay of its own, and calls have to go on.
                 self._later(_ASK_AGAIN_S, again, batch, delay)
                 return
-            log.warning("store says %s, batch %d waits", reply.status.value, batch.seq)
+            self._keep(batch, reply.status)
+            return
         self._later(delay, again, batch, min(_MAX_DELAY_S, delay * 2))
+
+    def _keep(self, batch: Batch, status: StoreStatus) -> None:
+        """The store does not know the life, or the version, of the grant: wait for the leader's next word."""
+        if batch.grant != self._core.grant:
+            self._later(_ASK_AGAIN_S, self._commit, batch, _FIRST_DELAY_S)
+            return
+        self._complain(f"the store says {status.value}, commits wait for the leader")
+        again = partial(self._take_up, batch)
+        self._kept[batch] = self._loop.call_later(_KEPT_S, self._guard, again)
+
+    def _take_up(self, batch: Batch) -> None:
+        self._kept.pop(batch).cancel()
+        self._commit(batch, _FIRST_DELAY_S)
+
+    def on_grant(self) -> None:
+        """The leader has told the grant: whatever waits for that goes out again."""
+        for batch in [b for b in self._kept if b.grant != self._core.grant]:
+            self._take_up(batch)
 
     def _later(self, delay: float, step: Step, *arguments: Any) -> None:
         self._loop.call_later(delay, self._guard, step, *arguments)
@@ -160,12 +184,18 @@ class Lanes:
         if self._stopped:
             return
         core = self._core
-        renewal = core.renew(self._clock.now())
-        written = self._store.commit(lane, core.grant, RENEWAL_ONLY, renewal, ())
-        written.add_done_callback(partial(self._guard, partial(self._on_renewed, renewal, then)))
+        grant, renewal = core.grant, core.renew(self._clock.now())
+        written = self._store.commit(lane, grant, RENEWAL_ONLY, renewal, ())
+        written.add_done_callback(
+            partial(self._guard, partial(self._on_renewed, renewal, grant, then))
+        )
 
     def _on_renewed(
-        self, renewal: int, then: Callable[[], None], written: asyncio.Future[CommitReply]
+        self,
+        renewal: int,
+        grant: GrantRef,
+        then: Callable[[], None],
+        written: asyncio.Future[CommitReply],
     ) -> None:
         if self._is_cut_off(written):
             return
@@ -174,7 +204,7 @@ class Lanes:
             reply = written.result()
         except (StoreUnreachable, StoreRefused) as error:
             log.debug("the lease was not renewed: %s", error)
-        self._core.on_renewed(renewal, reply, self._clock.now())
+        self._core.on_renewed(renewal, grant, reply, self._clock.now())
         then()
 
     def _is_cut_off(self, written: asyncio.Future[CommitReply]) -> bool:

@@ -41,8 +41,13 @@ class Launched:
 
     @property
     def endpoint(self) -> str:
-        """The supervisor's address."""
-        return str(self.status["endpoints"][0])
+        """The first supervisor's address."""
+        return self.endpoints[0]
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Every supervisor's address."""
+        return tuple(map(str, self.status["endpoints"]))
 
     def stop(self) -> None:
         """End it, and wait until everything is gone.

@@ -41,6 +41,7 @@ class Settings(TypedDict, total=False):
     name: str
     handlers: int
     partitions: int | None
+    supervisors: int
     host: str
     port: int
     token: str
@@ -132,6 +133,7 @@ class Local:
 def local(
     *entities: type,
     handlers: int = 4,
+    supervisors: int = 2,
     partitions: int | None = None,
     token: str = "",
     dashboard: bool = False,
@@ -149,6 +151,7 @@ def local(
     Args:
         entities: the classes it serves, beside KV; they may be defined in a script or a notebook.
         handlers: number of handler processes.
+        supervisors: number of supervisor processes: one leads, the others stand by.
         partitions: of the key space; 256 by default.
         token: that clients have to know; its own clients do.
         dashboard: start Ray's dashboard, too.
@@ -163,6 +166,7 @@ def local(
     config = MeshConfig(
         name=f"local-{secrets.token_hex(4)}",
         handlers=handlers,
+        supervisors=supervisors,
         partitions=partitions,
         app=app,
         port=0,

@@ -16,9 +16,11 @@ from typing import Any
 
 from mesh.core.handling import HandlerCore, HandlingConfig
 from mesh.core.messages import (
+    Beat,
     Goodbye,
     Grant,
     Hello,
+    Leading,
     Message,
     Register,
     Release,
@@ -34,13 +36,13 @@ from mesh.core.tenure import Conn, Pending, Tenure
 from mesh.core.timing import Timing
 from mesh.core.wire import Kind, pack_frame, unpack_request
 from mesh.entities import Registry
-from mesh.errors import BadRequest, MeshError, ProtocolError, Unavailable
+from mesh.errors import BadRequest, ProtocolError
 from mesh.heart import MakeHeart, ThreadHeart
 from mesh.ids import new_nonce, process_id
 from mesh.lanes import Lanes
+from mesh.leaders import LeaderLinks
 from mesh.net.clock import SYSTEM, Clock, ahead
 from mesh.net.connection import Connection
-from mesh.net.dial import dial
 from mesh.net.listener import Listener
 from mesh.net.pidfd import hand_over
 from mesh.net.watched import tell_tenure, watch_request
@@ -58,8 +60,8 @@ Connect = Callable[[str, Clock], Awaitable[Peer]]
 
 _RETRY_S = 0.02
 _MAX_RETRY_S = 0.5
+_MAX_READ_RETRY_S = 0.1
 _TIMER_S = 0.02
-_BEAT_S = 1.0
 _SETTLE_EVERY = 4096
 _WARM_PAUSE_S = 0.002
 _WARM_AFTER_S = 0.05
@@ -147,8 +149,15 @@ class Node:
         self._reads = asyncio.Event()
         self._lists = asyncio.Event()
         self._warm = asyncio.Event()
-        self._leader: Connection | None = None
-        self._leader_lost = asyncio.Event()
+        self._leaders = LeaderLinks(
+            settings.supervisors,
+            Hello(settings.mesh, "handler", settings.token, self.nonce),
+            settings.partitions,
+            self,
+            self._registration,
+            self._report,
+            self._core.to_repeat,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._turning = False
         self._heard: dict[Connection, float] = {}
@@ -199,7 +208,8 @@ class Node:
         self._spawn(self._run_listings(), "listings")
         self._spawn(self._run_warm_up(), "warm-up")
         self._spawn(self._run_timer(), "timer")
-        self._spawn(self._run_leader_link(), "leader link")
+        for name, loop in self._leaders.loops():
+            self._spawn(loop, name)
         if self._resources.has_checks:
             self._spawn(self._resources.watch(), "health checks")
 
@@ -214,8 +224,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._leader is not None:
-            self._leader.close()
+        self._leaders.close()
         await self._listener.close()
         await self._runner.close()
         if not in_order:
@@ -272,16 +281,13 @@ class Node:
             elif kind == Kind.TABLE:
                 self._on_table(body, now)
             elif kind == Kind.CONTROL:
-                self._on_leader(unpack_message(body), now)
+                self._on_supervisor(conn, unpack_message(body), now)
         self._wake()
 
     def on_closed(self, conn: Connection, reason: str) -> None:
         """See Service."""
         self._heard.pop(conn, None)
-        if conn is self._leader:
-            log.info("lost the supervisor: %s", reason)
-            self._leader = None
-            self._leader_lost.set()
+        self._leaders.on_closed(conn, reason)
 
     # -------------------------------------------------------------- clients
 
@@ -314,16 +320,23 @@ class Node:
 
     # --------------------------------------------------------------- leader
 
-    def _on_leader(self, message: Message, now: float) -> None:
-        if isinstance(message, Grant):
+    def _on_supervisor(self, conn: Connection, message: Message, now: float) -> None:
+        if isinstance(message, Leading):
+            if self._core.hears(message.token):
+                log.info("%s leads, by token %d", message.id, message.token)
+            self._leaders.on_leading(conn, message)
+        elif not self._leaders.leads(conn):
+            log.info("%s is not heeded: who says it does not lead", type(message).__name__)
+        elif isinstance(message, Grant):
             self._core.on_grant(message, now)
+            self._lanes.on_grant()
             self._loop.call_later(_WARM_AFTER_S, self._warm.set)
         elif isinstance(message, Release):
             self._core.on_release(message)
-        elif isinstance(message, Stop):
+        elif isinstance(message, Stop) and self._core.hears(message.token):
             self.ended.set()
-        elif self._leader is not None:
-            self._presence.on_leader(self._leader, message)
+        else:
+            self._presence.on_leader(conn, message)
 
     def _on_table(self, body: bytes, now: float) -> None:
         if self._core.table is not None and Table.peek(body) <= self._core.table.version:
@@ -335,51 +348,27 @@ class Node:
             if conn.role == "client":
                 conn.send(frame)
 
-    async def _run_leader_link(self) -> None:
-        delay = _RETRY_S
-        while True:
-            for address in self.settings.supervisors:
-                try:
-                    await self._attend(address)
-                    delay = _RETRY_S
-                except MeshError as error:
-                    log.debug("no supervisor at %s: %s", address, error)
-            await asyncio.sleep(delay)
-            delay = min(_MAX_RETRY_S, delay * 2)
-
-    async def _attend(self, address: str) -> None:
-        s = self.settings
-        hello = Hello(s.mesh, "handler", s.token, self.nonce)
-        self._leader_lost.clear()
-        conn, welcome = await dial(address, self, hello)
-        if welcome.partitions != s.partitions:
-            conn.close()
-            raise Unavailable(f"{address} has {welcome.partitions} partitions, not {s.partitions}")
-        self._leader = conn
-        conn.send(
-            Register(
-                s.id,
-                self.nonce,
-                s.host,
-                self.port,
-                process_id(),
-                s.warden,
-                s.weight,
-                s.region,
-                s.zone,
-                self._core.grant.life,
-                self._core.grant.version,
-                self._core.held_epochs(),
-            ).frame()
+    def _registration(self) -> Register:
+        s, core = self.settings, self._core
+        return Register(
+            s.id,
+            self.nonce,
+            s.host,
+            self.port,
+            process_id(),
+            s.warden,
+            s.weight,
+            s.region,
+            s.zone,
+            core.grant.life,
+            core.grant.version,
+            core.held_epochs(),
+            core.set_version,
         )
-        while not self._leader_lost.is_set():
-            self._core.health = self._resources.health
-            for message in (self._core.beat(), *self._core.still_dropped()):
-                conn.send(message.frame())
-            try:
-                await asyncio.wait_for(self._leader_lost.wait(), _BEAT_S)
-            except TimeoutError:
-                continue
+
+    def _report(self) -> Beat:
+        self._core.health = self._resources.health
+        return self._core.beat()
 
     # ----------------------------------------------------------------- runs
 
@@ -426,8 +415,7 @@ class Node:
             for run in core.take_runs(now):
                 self._runner.start(run)
         for message in core.take_messages():
-            if self._leader is not None:
-                self._leader.send(message.frame())
+            self._leaders.tell(message)
         if core.revoked and not self.ended.is_set():
             log.warning("the grant of %s was revoked; this process ends", self.settings.id)
             self.ended.set()
@@ -459,7 +447,7 @@ class Node:
             self._core.on_load(loads, reply, self._clock.now())
             if reply is None or not reply.values:
                 await asyncio.sleep(delay)
-                delay = min(_MAX_RETRY_S, delay * 2)
+                delay = min(_MAX_READ_RETRY_S, delay * 2)
             self._wake()
 
     async def _run_listings(self) -> None:
@@ -485,7 +473,7 @@ class Node:
                 delay = _RETRY_S
             else:
                 await asyncio.sleep(delay)
-                delay = min(_MAX_RETRY_S, delay * 2)
+                delay = min(_MAX_READ_RETRY_S, delay * 2)
 
     async def _run_warm_up(self) -> None:
         while True:

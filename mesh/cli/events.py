@@ -7,8 +7,17 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from mesh.cli.common import add_json, add_name, find, layers_of, run_async, say, token_of
-from mesh.client.tool import Tool
+from mesh.cli.common import (
+    add_json,
+    add_name,
+    complain,
+    find,
+    layers_of,
+    run_async,
+    say,
+    token_of,
+)
+from mesh.client.tool import ask, follow
 from mesh.wording import in_words
 
 
@@ -28,15 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
         say(json.dumps(event) if arguments.json else render(event))
 
     async def work() -> None:
-        tool = await Tool.open(state["endpoints"][0], token=token_of(state, layers))
-        try:
-            for event in await tool.ask("events"):
+        endpoints, token = state["endpoints"], token_of(state, layers)
+        for event in await ask(endpoints, "events", token=token):
+            show(event)
+        if arguments.follow:
+            async for event in follow(endpoints, token=token, tell=complain):
                 show(event)
-            if arguments.follow:
-                async for event in tool.follow():
-                    show(event)
-        finally:
-            tool.close()
 
     run_async(work())
     return 0

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     state = find(layers.value("name"))
     token = token_of(state, layers)
     try:
-        status = run_async(ask(state["endpoints"][0], "status", token=token))
+        status = run_async(ask(state["endpoints"], "status", token=token))
     except Unavailable as error:
         raise Unavailable(f"{error}; its log: {state['log']}") from error
     status["log"] = state["log"]
@@ -34,7 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
 def render(status: dict[str, Any]) -> str:
     """The status as people read it."""
     version = ".".join(map(str, status["table_version"] or ["none yet"]))
-    lines = [
+    leader = status.get("leader")
+    lines = [] if leader else ["no supervisor leads at the moment; what a standby knows:"]
+    lines += [
         (
             f"mesh {status['name']}  {', '.join(status['endpoints'])}  "
             f"{status['partitions']} partitions  table {version}  store life {status['store_life']}"

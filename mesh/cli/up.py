@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import signal
+from collections.abc import Sequence
 from types import FrameType
 
 from mesh.cli.common import add_json, add_settings, complain, layers_of, run_async, say
 from mesh.cli.events import render as render_event
 from mesh.cli.status import render
-from mesh.client.tool import Tool
+from mesh.client.tool import follow
 from mesh.config import SETTINGS
-from mesh.errors import MeshError, SetupError
+from mesh.errors import SetupError
 from mesh.launch import Launched, launch
 
-_AGAIN_S = 1.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -75,7 +74,7 @@ async def _stay(mesh: Launched, token: str, *, quiet: bool) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             waiting = [group.create_task(event.wait()) for event in (told, ended)]
-            telling = None if quiet else group.create_task(_tell(mesh.endpoint, token))
+            telling = None if quiet else group.create_task(_tell(mesh.endpoints, token))
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in (*waiting, telling):
                 if task is not None:
@@ -88,24 +87,10 @@ async def _stay(mesh: Launched, token: str, *, quiet: bool) -> None:
         raise SetupError(f"the mesh ended by itself, with code {code}; see {mesh.log}")
 
 
-async def _tell(endpoint: str, token: str) -> None:
-    """Say what happens, as it happens. The mesh serves without a supervisor: so this goes on, too."""
-    lost = False
-    while True:
-        with contextlib.suppress(MeshError):
-            tool = await Tool.open(endpoint, token=token)
-            if lost:
-                complain(f"the supervisor at {endpoint} answers again")
-            lost = False
-            try:
-                async for event in tool.follow():
-                    complain(render_event(event))
-            finally:
-                tool.close()
-        if not lost:
-            complain(f"the supervisor at {endpoint} does not answer; asking again and again")
-        lost = True
-        await asyncio.sleep(_AGAIN_S)
+async def _tell(endpoints: Sequence[str], token: str) -> None:
+    """Say what happens, as it happens."""
+    async for event in follow(endpoints, token=token, tell=complain):
+        complain(render_event(event))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

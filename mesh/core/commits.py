@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from mesh.core.calls import Calls
+from mesh.core.epochs import NOT_HELD
 from mesh.core.execution import acknowledge
 from mesh.core.outbox import Batch
 from mesh.core.ownership import Ownership
-from mesh.core.records import CommitReply, StoreStatus, Verdict
+from mesh.core.records import CommitReply, Entry, GrantRef, StoreStatus, Verdict
 from mesh.core.tenure import Effect
 from mesh.core.wire import Status
 from mesh.core.workings import Workings
 
 _OVER = (StoreStatus.REVOKED, StoreStatus.GAP)
+_KEEPS = (StoreStatus.CLOSED, StoreStatus.OLDER)
 _OK, _FAILED = int(Status.OK), int(Status.ENTITY_ERROR)  # an enum's member takes 80 ns to look up
 
 
@@ -35,6 +37,8 @@ class Commits:
         self._unleased = workings.unleased
         self._gate = workings.gate
         self._renewal = 0
+        self.set_version = 0
+        """The highest of the in-sync set under which a write of this process was acknowledged."""
 
     def __repr__(self) -> str:
         return f"Commits({self._outbox!r}, {self._gate!r}, renewal {self._renewal})"
@@ -51,8 +55,26 @@ class Commits:
         Args:
             now: read before it leaves; the lease counts from then.
         """
+        if batch.grant is not None and batch.grant != self._ownership.grant:
+            self._cut(batch)
+        batch.grant = self._ownership.grant
         batch.renewal = self.renew(now)
         return batch.renewal
+
+    def _cut(self, batch: Batch) -> None:
+        """The grant is another one since this was last sent. What was dropped meanwhile is to be written by
+        nobody any more: its values are those of an earlier tenure (schedule M1). Its place stays, so that
+        the store's verdicts are still of the same partitions.
+        """
+        for at, entry in enumerate(batch.entries):
+            if entry.epoch not in (NOT_HELD, self._tenures.epochs[entry.partition]):
+                batch.entries[at] = Entry(entry.partition, NOT_HELD, {})
+                self._give_up(batch, at)
+
+    def _give_up(self, batch: Batch, at: int) -> None:
+        """One partition's share will not be written, or was before anybody heard of it."""
+        changes, batch.changes[at] = batch.changes[at], []
+        self._answers.give_up(changes, Status.NOT_READY if batch.clean else Status.MAYBE)
 
     def renew(self, now: float) -> int:
         """The number of a renewal that is about to leave for its own sake."""
@@ -60,16 +82,33 @@ class Commits:
         self._lease.sent(self._renewal, now)
         return self._renewal
 
-    def on_renewed(self, renewal: int, reply: CommitReply | None, now: float) -> None:
-        """What the store says to a renewal that was sent for its own sake; None: it could not be asked."""
-        if reply is not None and reply.status in _OVER:
+    def on_renewed(
+        self, renewal: int, grant: GrantRef, reply: CommitReply | None, now: float
+    ) -> None:
+        """What the store says to a renewal that was sent for its own sake.
+
+        Args:
+            grant: under which it was sent.
+            reply: None: the store could not be asked.
+        """
+        if reply is None:
+            self._lease.failed(renewal)
+        elif reply.status in _OVER:
             self._ownership.end()
-        elif reply is not None and reply.acknowledged:
-            self._lease.acknowledged(renewal)
+        elif reply.acknowledged:
+            self._acknowledged(renewal, reply)
             if self._unleased.count:
                 self._calls.retry_unleased(now)
         else:
             self._lease.failed(renewal)
+            if reply.status in _KEEPS:
+                self._ownership.closed(grant)
+
+    def _acknowledged(self, renewal: int, reply: CommitReply) -> None:
+        self._lease.acknowledged(renewal)
+        self._ownership.opened()
+        if reply.set_version > self.set_version:
+            self.set_version = reply.set_version
 
     def on_failed(self, batch: Batch, *, unsent: bool) -> None:
         """Nobody knows whether the store has a batch; the very same batch is to be sent again.
@@ -100,12 +139,14 @@ class Commits:
         """A batch came back. True: it is finished. False: send the very same batch again."""
         if reply.status in _OVER:
             self._outbox.done(batch)
-            for changes in batch.changes:
-                self._answers.give_up(changes, Status.NOT_READY if batch.clean else Status.MAYBE)
+            for at in range(len(batch.changes)):
+                self._give_up(batch, at)
             self._ownership.end()
             return True
         if reply.status is not StoreStatus.OK:
             self._lease.failed(batch.renewal)
+            if reply.status in _KEEPS and batch.grant is not None:
+                self._ownership.closed(batch.grant)
             return False
         self._gate.wrote()
         self._home.refuses = None
@@ -115,7 +156,7 @@ class Commits:
             batch.clean = False
             self._lease.failed(batch.renewal)
             return False
-        self._lease.acknowledged(batch.renewal)
+        self._acknowledged(batch.renewal, reply)
         self._outbox.done(batch)
         self._settle(batch, reply)
         self._ownership.settle(now)
@@ -142,7 +183,7 @@ class Commits:
                     elif status == _FAILED:
                         failed += 1
                 continue
-            if self._tenures.epochs[entry.partition] == entry.epoch:
+            if entry.epoch != NOT_HELD and self._tenures.epochs[entry.partition] == entry.epoch:
                 self._ownership.lose(entry.partition)
             answers.give_up(changes, Status.NOT_READY if batch.clean else Status.MAYBE)
         answers.done += done

@@ -115,6 +115,8 @@ class HandlerCore:
         self.on_table = calls.on_table
         self.on_grant = ownership.on_grant
         self.on_release = ownership.on_release
+        self.hears = ownership.hears
+        """Ask before anything else that a leader says is done."""
         self.on_commit = commits.on_commit
         self.on_renewed = commits.on_renewed
         self.on_failed = commits.on_failed
@@ -138,7 +140,7 @@ class HandlerCore:
         self.next_scan = self._reading.next_scan
         self.next_listing = self._listings.next
         self.take_messages = ownership.take_messages
-        self.still_dropped = ownership.still_dropped
+        self.to_repeat = ownership.to_repeat
         self.held_epochs = self._tenures.packed
         """This process's own list: packed epochs, 4 bytes a partition."""
 
@@ -182,6 +184,11 @@ class HandlerCore:
     def grant(self) -> GrantRef:
         """As the leader last told it."""
         return self._ownership.grant
+
+    @property
+    def set_version(self) -> int:
+        """The highest of the in-sync set under which a write of this process was acknowledged."""
+        return self._commits.set_version
 
     @property
     def table(self) -> Table | None:

@@ -127,7 +127,8 @@ class Refused(Message):
 class Register(Message):
     """A handler process offers itself, or comes back after a broken connection.
 
-    `held` is its own list: packed epochs, 4 bytes a partition, 0 where it holds nothing.
+    `held` is its own list: packed epochs, 4 bytes a partition, 0 where it holds nothing. `set_version`: the
+    highest version of the in-sync set under which any of its writes was acknowledged.
     """
 
     id: str
@@ -142,6 +143,7 @@ class Register(Message):
     life: int
     grant_version: int
     held: bytes
+    set_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,17 @@ class Dropped(Message):
 
     nonce: bytes
     partitions: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Closed(Message):
+    """The store that a handler writes to is not, or not any more, the primary of the life of its grant.
+
+    It keeps everything, and repeats this with each beat until it is told of a later life.
+    """
+
+    nonce: bytes
+    life: int
 
 
 @dataclass(frozen=True, slots=True)

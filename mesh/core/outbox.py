@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from mesh.core.records import Entry
+from mesh.core.records import Entry, GrantRef
 
 MAX_COMMANDS = 512
 MAX_BYTES = 1024 * 1024
@@ -38,7 +38,7 @@ class Change:
         """It is on every in-sync node, and no call waits for it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
     """One flush on one lane.
 
@@ -48,6 +48,7 @@ class Batch:
         clean: so far sent at most once, on a connection that did not break: what the store refuses of
             it was not executed.
         renewal: the number that its last send carried.
+        grant: under which that was; None before the first one.
     """
 
     lane: int
@@ -56,6 +57,7 @@ class Batch:
     changes: list[list[Change]]
     clean: bool = True
     renewal: int = 0
+    grant: GrantRef | None = None
 
 
 class Outbox:

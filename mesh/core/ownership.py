@@ -3,6 +3,10 @@
 A partition is held from the leader's grant (never from a table, never from a client's word) until it is
 released or lost. A released epoch is never taken up again by this process, whoever says so (schedule M2); nor
 is one that was lost, or the store would refuse it again.
+
+A grant of a later life says what goes on: a partition that it names under the very epoch that is held keeps
+its memory, its queue and its batches in flight. Every other one is dropped: somebody may have written to it
+under an epoch in between (schedule M1).
 """
 
 from __future__ import annotations
@@ -12,7 +16,16 @@ from collections.abc import Callable
 from mesh.core.apart import Apart
 from mesh.core.calls import Calls
 from mesh.core.epochs import NOT_HELD, unpack_epochs
-from mesh.core.messages import Adopted, Dropped, Grant, Message, Release, Released, in_parts
+from mesh.core.messages import (
+    Adopted,
+    Closed,
+    Dropped,
+    Grant,
+    Message,
+    Release,
+    Released,
+    in_parts,
+)
 from mesh.core.records import GrantRef
 from mesh.core.tenure import Pending
 from mesh.core.wire import Status
@@ -50,6 +63,8 @@ class Ownership:
         self._dropped: dict[int, int] = {}
         """Epochs lost without a release, that the leader's grant still names."""
         self._untold: dict[int, int] = {}
+        self._closed = 0
+        """The life of the grant, once the store has refused it."""
         self._messages: list[Message] = []
 
     def __repr__(self) -> str:
@@ -62,18 +77,26 @@ class Ownership:
 
     # ----------------------------------------------------------- the leader's words
 
+    def hears(self, token: int) -> bool:
+        """Whether words under that token are a leader's still: none was heard that is higher."""
+        if token < self._token:
+            return False
+        self._token = token
+        return True
+
     def on_grant(self, message: Grant, now: float) -> None:
         """The leader tells what this process's grant holds. Older words and lower tokens are ignored."""
         tenures = self._tenures
-        if tenures.revoked or message.nonce != self._nonce or message.token < self._token:
+        if tenures.revoked or message.nonce != self._nonce or not self.hears(message.token):
             return
-        self._token = message.token
         if not message.active:
             self.end()
             return
         if (message.life, message.version) < (self.grant.life, self.grant.version):
             return
         self.grant = GrantRef(self._nonce, message.life, message.version)
+        if message.life > self._closed:
+            self._closed = 0
         epochs = unpack_epochs(message.epochs)
         adopted: list[int] = []
         for partition in tenures.compare(epochs):
@@ -92,9 +115,8 @@ class Ownership:
 
     def on_release(self, message: Release) -> None:
         """The leader asks for partitions back: admit nothing more, settle, then give them up."""
-        if message.token < self._token:
+        if not self.hears(message.token):
             return
-        self._token = message.token
         not_held: list[tuple[int, int]] = []
         again: list[tuple[int, int]] = []
         for partition, epoch in message.partitions:
@@ -139,14 +161,30 @@ class Ownership:
             self._untold.clear()
         return messages
 
-    def still_dropped(self) -> list[Message]:
+    def to_repeat(self) -> list[Message]:
         """What the leader is to be told again with each beat: it may not have heard it."""
-        return self._told_dropped(self._dropped)
+        messages = self._told_dropped(self._dropped)
+        if self._closed:
+            messages.append(Closed(self._nonce, self._closed))
+        return messages
 
     def _told_dropped(self, epochs: dict[int, int]) -> list[Message]:
         return [Dropped(self._nonce, part) for part in in_parts(list(epochs.items()))]
 
     # ------------------------------------------------------------- without a release
+
+    def closed(self, grant: GrantRef) -> None:
+        """The store refuses the life, or goes back behind the version, of the grant that it was shown. It may
+        have gone back in time, and what is here be the only copy: all of it is kept for what the leader
+        says (schedule F3 b).
+        """
+        if grant == self.grant and self._closed != grant.life:
+            self._closed = grant.life
+            self._messages.append(Closed(self._nonce, grant.life))
+
+    def opened(self) -> None:
+        """The store took something under this grant."""
+        self._closed = 0
 
     def lose(self, partition: int) -> None:
         """The store refused the tenure: either its end is about to be told, or nobody knows of it."""

@@ -128,6 +128,7 @@ class Life:
         token: of the leader that the store listens to.
         partitions: number of the mesh's partitions, fixed for good.
         opened_from: version of the in-sync set that this life was opened from.
+        history: id of the primary's replication history; data that belongs to another may lack something.
     """
 
     run_id: str
@@ -136,6 +137,7 @@ class Life:
     partitions: int
     opened_from: int
     sync_set: InSyncSet
+    history: str = ""
 
 
 class Move(NamedTuple):
@@ -217,8 +219,13 @@ class OpenLife:
     """A leader's call that begins a life, on a primary that this leader has chosen.
 
     Each active grant goes on in it: rewritten to the new life, its version one higher, with the epochs and
-    seqs that it had. A revoked one stays revoked. `previous` is the number of the life that the caller saw
-    recorded (0: none); the store refuses when it has another one.
+    seqs that it had. A revoked one stays revoked.
+
+    Attributes:
+        operation: names the call; its repetition answers OK and changes nothing.
+        previous: number of the life that the caller saw recorded (0: none); the store refuses when it has
+            another one.
+        asked_at_us, max_age_us: as SetChange has them, where what the opening rests on can be out of date.
     """
 
     operation: bytes
@@ -227,6 +234,8 @@ class OpenLife:
     token: int
     partitions: int
     sync_set: InSyncSet
+    asked_at_us: int | None = None
+    max_age_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,8 @@ class _Greeting:
                 return
             if not isinstance(message, Welcome):
                 raise ProtocolError(f"{self.address} does not answer as a mesh does")
-            conn.tag = message.nonce
-            conn.role = message.role
+            # At once: what follows in the same read is handed on before the dialler's turn comes.
+            conn.tag, conn.role = message.nonce, message.role
             self.welcome.set_result(message)
         if frames:
             self.receiver.on_frames(conn, frames)

@@ -26,6 +26,7 @@ from mesh.core.records import (
     TakeoverReply,
     Want,
 )
+from mesh.core.storeview import StoreSeen
 from mesh.errors import MeshError
 
 SWEEP_MOST = 128
@@ -141,6 +142,44 @@ class Store(Protocol):
         """Names of the replicas attached to the primary, as its ROLE lists them."""
         ...
 
+    def nodes(self) -> StoreNodes:
+        """A leader's access to each of the store's nodes by itself; closed by whoever asked for it."""
+        ...
+
+    def use(self, node: str) -> None:
+        """Deal with this node where more than one says that it is the primary: its leader has decided."""
+        ...
+
     async def close(self) -> None:
         """Close every connection; calls under way end with StoreUnreachable."""
+        ...
+
+
+class StoreNodes(Protocol):
+    """What a leader may ask of the nodes and of the Sentinels, and tell them. Nothing here raises for one
+    that does not answer.
+    """
+
+    async def look(self, *, sentinels: bool) -> StoreSeen:
+        """Ask every node what it is, and then, if told so, every Sentinel what it sees."""
+        ...
+
+    def follow(self, node: str, primary: str) -> None:
+        """REPLICAOF, on the very connection on which that node said at the last look that it is a replica."""
+        ...
+
+    def set_priority(self, node: str, priority: int) -> None:
+        """CONFIG SET replica-priority; one that is stopped does it when it goes on."""
+        ...
+
+    def fail_over(self, node: str) -> None:
+        """Have a Sentinel promote that node."""
+        ...
+
+    def end_tilt(self, sentinels: tuple[str, ...], tilt_ms: int) -> None:
+        """Set the tilt-period of these Sentinels."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection."""
         ...

@@ -14,6 +14,7 @@ async def ask_all(
     *,
     is_good: Callable[[T], bool],
     grace_s: float,
+    is_best: Callable[[T], bool] = lambda _: False,
     drop: Callable[[T], None] = lambda _: None,
 ) -> list[T]:
     """The answers of all; once one is good, of those that come within `grace_s` seconds of it.
@@ -22,6 +23,7 @@ async def ask_all(
     heard. An ask puts its failure into its answer and raises nothing.
 
     Args:
+        is_best: whether a good answer is one for which no other is waited.
         drop: disposes of an answer that nobody gets, since this was cancelled.
     """
     asking: list[asyncio.Task[T]] = []
@@ -33,7 +35,7 @@ async def ask_all(
         async with asyncio.TaskGroup() as group:
             asking += [group.create_task(ask) for ask in asks]
             waiting = set(asking)
-            while waiting:
+            while waiting and not any(is_good(a) and is_best(a) for a in answers()):
                 finished, waiting = await asyncio.wait(
                     waiting,
                     timeout=grace_s if any(map(is_good, answers())) else None,

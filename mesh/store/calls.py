@@ -94,8 +94,9 @@ class Calls:
         self._prefix = prefix
         self.grants_key = prefix + b"grants"
         self.life_key = prefix + b"life"
+        self.leader_key = prefix + b"leader"
         self._life = bulk(self.life_key)
-        self._leader = bulk(prefix + b"leader")
+        self._leader = bulk(self.leader_key)
         self._table = bulk(prefix + b"table")
         self._grants = bulk(self.grants_key)
         self._partitions: dict[int, bytes] = {}
@@ -206,6 +207,8 @@ class Calls:
             call.sync_set.encode(),
             call.sync_set.version,
             nonces,
+            NOT_ASKED if call.asked_at_us is None else call.asked_at_us,
+            call.max_age_us,
         )
         keys = [self._life, self._leader, self._grants, *map(self._grant, nonces)]
         return _fcall(_OPEN_LIFE, keys, blob)
@@ -246,22 +249,32 @@ def pairs_of(flat: Sequence[Any]) -> zip[tuple[Any, Any]]:
 def read_recorded(reply: Sequence[Any]) -> Recorded:
     """The reply to `recorded`."""
     run_id, life, (token, intents), table, grants = reply
-    number = int(life[1] or 0)
     return Recorded(
-        life=Life(
-            run_id=life[0].decode(),
-            number=number,
-            token=int(token),
-            partitions=int(life[2]),
-            opened_from=int(life[3]),
-            sync_set=InSyncSet.decode(life[4]),
-        )
-        if number
-        else None,
+        life=read_life(life, token),
         run_id=run_id.decode(),
         table=table or b"",
         intents=intents or b"",
         grants={nonce: handler.decode() for nonce, handler in pairs_of(grants)},
+    )
+
+
+LIFE_FIELDS = ("run_id", "number", "partitions", "opened_from", "set", "history")
+"""Of the life's record, as `read_life` wants them."""
+
+
+def read_life(fields: Sequence[Any], token: Any) -> Life | None:
+    """The life's record; None where none was ever opened."""
+    run_id, number, partitions, opened_from, sync_set, history = fields
+    if not number:
+        return None
+    return Life(
+        run_id=run_id.decode(),
+        number=int(number),
+        token=int(token),
+        partitions=int(partitions),
+        opened_from=int(opened_from),
+        sync_set=InSyncSet.decode(sync_set),
+        history=history.decode() if history else "",
     )
 
 

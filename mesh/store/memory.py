@@ -30,6 +30,7 @@ from mesh.core.records import (
 )
 from mesh.core.syncset import is_acknowledged
 from mesh.store.api import LANES, StoreUnreachable
+from mesh.store.memory_nodes import MemoryNodes
 from mesh.store.memory_server import MemoryServer
 
 __all__ = ["MemoryServer", "MemoryStore"]
@@ -102,6 +103,12 @@ class MemoryStore:
 
     async def links(self) -> tuple[str, ...]:
         return self._call(lambda: tuple(self._server.links))
+
+    def nodes(self) -> MemoryNodes:
+        return MemoryNodes(self._server)
+
+    def use(self, node: str) -> None:
+        """There is one primary."""
 
     async def close(self) -> None:
         self._closed = True

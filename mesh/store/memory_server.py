@@ -35,6 +35,8 @@ from mesh.core.records import (
 from mesh.core.syncset import InSyncSet, Role
 from mesh.store.api import LANES, SWEEP_BUDGET, SWEEP_BYTES, SWEEP_MOST
 
+HISTORY = "0" * 40
+"""Of its replication; it never has another."""
 SCAN_PAGE = 128
 """Fields in one page of a scan."""
 
@@ -75,6 +77,8 @@ class MemoryServer:
         self.links = [f"memory:{port}" for port in range(1, replicas + 1)]
         self.paused: dict[str, int] = {}
         """Offsets at which the replicas named here stopped to follow."""
+        self.priorities: dict[str, int] = {}
+        """Sentinel's, of the replicas that were told another than 100."""
         self.wrong_type: set[int] = set()
         """Partitions whose key another program has made something else than a hash."""
         self.reachable = True
@@ -322,6 +326,8 @@ class MemoryServer:
             problem = f"the mesh has {life.partitions} partitions, not {call.partitions}"
         if problem:
             return TakeoverReply(StoreStatus.CONFLICT, detail=problem)
+        if call.asked_at_us is not None and self.clock_us - call.asked_at_us > call.max_age_us:
+            return TakeoverReply(StoreStatus.OLD)
         for nonce in self.handlers:
             grant = self.grants[nonce]
             grant.version, grant.life = grant.version + 1, call.number
@@ -332,6 +338,7 @@ class MemoryServer:
             call.partitions,
             life.sync_set.version if life else 0,
             call.sync_set,
+            HISTORY,
         )
         self.operation, self.reply = call.operation, self._active_versions()
         self.offset += 1

@@ -24,6 +24,7 @@ log = logging.getLogger("mesh.store")
 
 FIRST_S = 0.002
 AGAIN_S = 0.01
+ALARM_AGAIN_S = 0.1
 
 
 class Nudger:
@@ -32,10 +33,22 @@ class Nudger:
     Args:
         ask: sends a command on a connection that no WAIT blocks.
         channel: nobody listens to it.
+        silence_s: a write without any answer for that long is not one that waits for replicas.
+        alarm: called while there is such a write.
     """
 
-    def __init__(self, ask: Callable[[bytes], Awaitable[Any]], channel: bytes) -> None:
+    def __init__(
+        self,
+        ask: Callable[[bytes], Awaitable[Any]],
+        channel: bytes,
+        silence_s: float,
+        alarm: Callable[[], None],
+    ) -> None:
         self._ask = ask
+        self._silence_s = silence_s
+        self._alarm = alarm
+        self._alarmed_at = 0.0
+        self._began: dict[int, float] = {}
         self._command = pack("PUBLISH", channel, b"")
         self._due: dict[int, float] = {}
         self._last = 0
@@ -47,14 +60,15 @@ class Nudger:
         """A write is under way; returns what `end` wants."""
         loop = asyncio.get_running_loop()
         self._last += 1
-        self._due[self._last] = loop.time() + FIRST_S
+        now = self._began[self._last] = loop.time()
+        self._due[self._last] = now + FIRST_S
         if self._timer is None and self._allowed:
             self._timer = loop.call_later(FIRST_S, self._look)
         return self._last
 
     def end(self, write: int) -> None:
         """That write has its answer."""
-        del self._due[write]
+        del self._due[write], self._began[write]
         if not self._due and self._timer is not None:
             # A timer that nobody needs is a wake-up of the whole process.
             self._timer.cancel()
@@ -78,6 +92,10 @@ class Nudger:
         overdue = [write for write, due in self._due.items() if due <= now]
         for write in overdue:
             self._due[write] = now + AGAIN_S
+        oldest = next(iter(self._began.values()))
+        if now >= max(oldest + self._silence_s, self._alarmed_at + ALARM_AGAIN_S):
+            self._alarmed_at = now
+            self._alarm()
         if overdue and self._task is None:
             self._task = loop.create_task(self._nudge())
         pause = max(FIRST_S / 2, min(self._due.values()) - now)

@@ -43,6 +43,8 @@ class Seen:
     role: Role | None = None
     sync_set: InSyncSet = _UNKNOWN_SET
     blob: bytes = b""
+    preferred: str = ""
+    """The node that was the primary when somebody looked; no word of another is waited for."""
 
     def decoded(self, blob: bytes) -> InSyncSet:
         """The set in a reply; nearly always the same as before."""
@@ -68,6 +70,7 @@ class PinnedConnection:
 
     Args:
         nudger: told of each write; None where nothing writes.
+        closed: called where a function says that its life is not open there.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class PinnedConnection:
         call_timeout_s: float,
         connect_timeout_s: float,
         nudger: Nudger | None = None,
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._address = address
         self._seen = seen
@@ -88,6 +92,7 @@ class PinnedConnection:
         self._call_timeout_s = call_timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._nudger = nudger
+        self._life_closed = closed
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
         self._closed = False
@@ -206,6 +211,8 @@ class PinnedConnection:
         before, after = self._role(replies[1]), self._role(replies[-1])
         status = status_of(reply)
         if status is not StoreStatus.OK:
+            if status is StoreStatus.CLOSED:
+                self._life_closed()
             return Written(status, reply), False
         current = self._seen.decoded(reply[1])
         on_disk = fsynced and _count(replies[-2]) >= 1
@@ -252,6 +259,12 @@ class PinnedConnection:
         if self._connection is not None:
             await self._connection.close()
 
+    def leave_unless(self, primary: str) -> None:
+        """End the connection unless it leads to that node."""
+        connection = self._connection
+        if connection is not None and not connection.closed and connection.peer != primary:
+            connection.abort(f"{primary} is the primary")
+
     def drop(self, why: str) -> None:
         """End the connection; the next call looks for the primary."""
         if self._connection is not None:
@@ -291,6 +304,7 @@ class PinnedConnection:
             tls=self._tls,
             life_key=self._life_key,
             within_s=self._connect_timeout_s,
+            preferred=self._seen.preferred,
         )
         try:
             self._refuse_when_closed()

@@ -31,15 +31,18 @@ from mesh.core.records import (
 from mesh.core.syncset import Role
 from mesh.errors import SetupError
 from mesh.store.address import StoreAddress
-from mesh.store.api import LANES, StoreUnreachable
+from mesh.store.api import LANES, StoreNodes, StoreUnreachable
 from mesh.store.calls import Calls, pairs_of, read_recorded, read_takeover
 from mesh.store.library import ensure_loaded
+from mesh.store.nodes import RedisNodes
 from mesh.store.nudge import Nudger
 from mesh.store.pinned import PinnedConnection, Seen, Written, status_of
-from mesh.store.primary import ROLE, NoPrimary
+from mesh.store.primary import ROLE, NoPrimary, Primary, find_primary
 from mesh.store.resp import pack
+from mesh.store.scout import Scout
 from mesh.store.server import ServerInfo
 
+_SILENCE_S = 0.1
 _TIME = pack("TIME")
 _VERDICTS = tuple(Verdict)  # by number; making each from its number costs 20 us for 64 partitions
 
@@ -69,8 +72,10 @@ class RedisStore:
             )
         self.address = address
         self._calls = Calls(address.prefix)
-        tls = address.tls.context() if address.tls else None
-        seen = Seen(max(1, round(wait_timeout_s * 1000)))
+        self._tls = tls = address.tls.context() if address.tls else None
+        self._seen = seen = Seen(max(1, round(wait_timeout_s * 1000)))
+        self._connect_timeout_s = connect_timeout_s
+        self._scout = Scout(self._find, self.use)
 
         def connection(nudger: Nudger | None) -> PinnedConnection:
             return PinnedConnection(
@@ -81,11 +86,15 @@ class RedisStore:
                 call_timeout_s=call_timeout_s,
                 connect_timeout_s=connect_timeout_s,
                 nudger=nudger,
+                closed=self._scout.go,
             )
 
         # On the connection of the reads, which no WAIT ever blocks.
         self._reads = connection(None)
-        self._nudger = Nudger(self._reads.ask, address.prefix + b"nudge")
+        # A primary that lives answers a WAIT when its time is over, at the latest.
+        silence_s = wait_timeout_s + _SILENCE_S
+        channel = address.prefix + b"nudge"
+        self._nudger = Nudger(self._reads.ask, channel, silence_s, self._scout.go)
         *lanes, self._admin = (connection(self._nudger) for _ in range(LANES + 1))
         self._lanes = tuple(lanes)
 
@@ -165,7 +174,21 @@ class RedisStore:
             )
         return tuple(name for name, _ in role.links)
 
+    def nodes(self) -> StoreNodes:
+        return RedisNodes(
+            self.address,
+            tls=self._tls,
+            life_key=self._calls.life_key,
+            leader_key=self._calls.leader_key,
+        )
+
+    def use(self, node: str) -> None:
+        self._seen.preferred = node
+        for connection in (*self._lanes, self._reads, self._admin):
+            connection.leave_unless(node)
+
     async def close(self) -> None:
+        await self._scout.close()
         await self._nudger.close()
         for connection in (*self._lanes, self._reads, self._admin):
             await connection.close()
@@ -193,6 +216,14 @@ class RedisStore:
         # Anybody may answer here, with a number just as well.
         said = info if isinstance(info, bytes) else repr(info).encode()
         return ServerInfo.from_info(str(self.address), said)
+
+    async def _find(self) -> Primary:
+        return await find_primary(
+            self.address,
+            tls=self._tls,
+            life_key=self._calls.life_key,
+            within_s=self._connect_timeout_s,
+        )
 
     async def _grants(self) -> list[bytes]:
         nonces: list[bytes] = await self.administer(pack("HKEYS", self._calls.grants_key))

@@ -72,6 +72,12 @@ class Connection(asyncio.Protocol):
         return f"<Connection to {self.name}, {state}>"
 
     @property
+    def peer(self) -> str:
+        """HOST:PORT as the socket has it, so as ROLE and Sentinels name a node."""
+        found = self._transport.get_extra_info("peername") if self._transport else None
+        return f"{found[0]}:{found[1]}" if found else self.name
+
+    @property
     def closed(self) -> bool:
         """Whether nothing can be sent any more."""
         return self._transport is None or self._transport.is_closing()

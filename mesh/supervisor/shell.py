@@ -22,6 +22,7 @@ from mesh.core.messages import (
     Adopted,
     Ask,
     Beat,
+    Closed,
     Dropped,
     Exited,
     Happened,
@@ -313,6 +314,8 @@ class Supervisor:
             case Beat():
                 self.links.beats[message.nonce] = message
                 step(sv.Beaten(message))
+            case Closed():
+                pass  # a hint: whoever leads reads the renewals all the time, and finds out
             case Pulse() | Echo() | Seen() | Probed() | Watches():
                 pass  # what they say of suspects
             case Ask():

@@ -92,7 +92,7 @@ async def test_a_user_who_may_not_write_writes_nothing_at_all(on_redis):
     assert not reply.duplicate
 
 
-@pytest.mark.parametrize("lacking", ["role", "wait", "hget"])
+@pytest.mark.parametrize("lacking", ["role", "wait", "hmget"])
 async def test_a_user_who_could_never_acknowledge_is_told_so(on_redis, lacking):
     user = ("ACL", "SETUSER", "blind", "reset", "on", ">pw", "~*", "+@all", f"-{lacking}")
     await on_redis.administer(*user)

@@ -38,6 +38,9 @@ class Names:
         self.created = 0
         self.outcome: Any = None
 
+    def is_restarted(self) -> bool:
+        return False
+
     def create_handler(self, mesh: str, id: str) -> Actor:
         self.asked = True
         assert self.may_create.wait(5)
@@ -71,8 +74,8 @@ def ray(monkeypatch):
 
 
 @pytest.fixture
-def actor():
-    actor = SupervisorActor("s-0")
+def actor(ray):
+    actor = SupervisorActor("m", "s-0")
     actor._spec = Spec("m", 4, ("h-0",), "127.0.0.1", 0, "", {}, 0, "process", "")
     return actor
 

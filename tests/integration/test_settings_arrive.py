@@ -100,8 +100,8 @@ async def test_a_handler_has_its_limits_its_store_and_its_log(spec, tmp_path):
 
 
 async def test_a_supervisor_has_its_patience_and_its_limits(spec):
-    actor = SupervisorActor("s-0")
-    await actor.listen(spec)
+    actor = SupervisorActor("m", "s-0")
+    await actor.listen(spec, spec.port)
     try:
         settings = actor._supervisor.settings
         assert (settings.open_s, settings.restart_after_s) == (3.0, 1.5)

@@ -145,13 +145,31 @@ async def test_traffic_new_clients_and_redirects_need_no_supervisor(meshed):
 
 async def test_a_handler_that_lost_its_link_comes_back_and_nothing_moves(meshed):
     before = (await meshed.status())["table_version"]
-    for conn in list(meshed.supervisor.links.handlers.values()):
+    links = meshed.supervisor.links.handlers
+    lost = set(links.values())
+    for conn in lost:
         conn.close()
-    await meshed.until(lambda: all(n._leader_lost.is_set() for n in meshed.nodes.values()))
-    await meshed.until(lambda: len(meshed.supervisor.links.handlers) == 2)
+    await meshed.until(lambda: len(links) == 2 and lost.isdisjoint(links.values()))
     await meshed.until(meshed.is_ready)
     assert (await meshed.status())["table_version"] == before
     assert await meshed.events("failover") == []
+
+
+async def test_handlers_that_find_the_life_closed_say_so_and_keep_their_links_and_all_they_have(
+    meshed,
+):
+    client = await meshed.connect()
+    assert await client.call("KV.incr", "k") == 1
+    links, run_id = dict(meshed.supervisor.links.handlers), meshed.server.run_id
+    meshed.server.restart()
+    call = asyncio.create_task(client.call("KV.incr", "k"))
+    cores = [node._core for node in meshed.nodes.values()]
+    await meshed.until(lambda: all(core.to_repeat() for core in cores))
+    assert not call.done()
+    meshed.server.run_id = run_id
+    assert await call == 2
+    assert meshed.supervisor.links.handlers == links
+    await meshed.until(lambda: not any(core.to_repeat() for core in cores))
 
 
 def supervisor(server: MemoryServer, **changed: object) -> Supervisor:

@@ -51,7 +51,7 @@ class Leased(Handler):
         """A renewal for its own sake."""
         renewal = self.core.renew(self.now)
         reply = self.store.commit_at_once(1, self.core.grant, RENEWAL_ONLY, renewal, ())
-        self.core.on_renewed(renewal, reply, self.now)
+        self.core.on_renewed(renewal, self.core.grant, reply, self.now)
         return reply.acknowledged
 
     def carry_out(self) -> int:
@@ -133,7 +133,7 @@ def test_a_renewal_counts_once_every_replica_has_it(owner, server, replica):
     owner.call("KV.put", K, 5)
     batch = owner.send()
     assert not owner.deliver(batch)
-    assert asked.answer is None
+    assert asked.answer is None and not owner.core.home.is_leased()
     server.resume(server.links[replica])
     assert owner.deliver(batch)
     assert asked.answer == ok(5)
@@ -270,6 +270,7 @@ def test_a_revoked_process_stops_answering_queries_at_once(owner, leader):
     assert owner.call("KV.get", K).answer == ok(None), "it has not heard of it, and its lease holds"
     assert not owner.renew()
     assert owner.core.revoked and not owner.core.renewal_is_due(1e9)
+    assert not owner.core.home.is_leased()
     owner.core.on_table(leader.table(), owner.now)
     assert owner.call("KV.get", K).status is Status.NOT_READY
 

@@ -129,9 +129,9 @@ def test_one_that_was_lost_is_told_and_not_taken_up_from_the_same_grant(handler,
     handler.load()
     assert caller.status == Status.NOT_READY, "the store says that it is not held"
     assert Dropped(handler.nonce, [(1, epoch)]) in handler.messages()
-    assert handler.core.still_dropped() == [Dropped(handler.nonce, [(1, epoch)])]
+    assert handler.core.to_repeat() == [Dropped(handler.nonce, [(1, epoch)])]
     tell(leader, handler)
-    assert handler.core.still_dropped() == []
+    assert handler.core.to_repeat() == []
     assert handler.core.held_epochs() == leader.grant(handler.nonce).epochs
 
 
@@ -143,7 +143,7 @@ def test_a_lost_one_is_held_again_under_the_epoch_that_follows(handler, leader):
     leader.takeover({1: handler.nonce})
     tell(leader, handler)
     assert handler.core.held_epochs() == leader.grant(handler.nonce).epochs
-    assert handler.core.still_dropped() == []
+    assert handler.core.to_repeat() == []
 
 
 def test_it_counts_no_keys_until_it_is_read_ahead(handler, leader):

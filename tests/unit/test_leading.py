@@ -12,6 +12,7 @@ from mesh.errors import SetupError
 from mesh.ids import new_operation
 from mesh.lives import Lives, LivesConfig, Outbid
 from mesh.store.memory import MemoryServer, MemoryStore
+from mesh.store.memory_nodes import MemoryNodes
 
 CONFIG = LivesConfig("m", 4, replicas=2, open_s=5.0)
 SOON_BUT_ONCE = LivesConfig("m", 4, replicas=2, open_s=0.01)
@@ -24,6 +25,16 @@ class InTurns(MemoryStore):
         found = await super().recorded()
         await asyncio.sleep(0)
         return found
+
+    def nodes(self):
+        return NodesInTurns(self._server)
+
+
+class NodesInTurns(MemoryNodes):
+    async def look(self, *, sentinels):
+        seen = await super().look(sentinels=sentinels)
+        await asyncio.sleep(0)
+        return seen
 
 
 @pytest.fixture
@@ -156,12 +167,39 @@ async def test_a_bid_whose_reply_was_lost_is_repeated_and_not_made_twice(server,
     assert (store.bids, opened.token, server.life.token) == (2, 2, 2)
 
 
-async def test_a_bid_for_a_life_that_is_not_open_waits_for_one(server):
-    await lives(server).open_first()
+async def test_a_bid_where_no_life_is_open_opens_the_next_one(server):
+    version = await joined(server, await lives(server).open_first())
     server.restart()
-    with pytest.raises(SetupError, match="life 1 is not open on the store's primary"):
+    opened = await lives(server).bid()
+    assert (opened.life, opened.token) == (2, 2) == (server.life.number, server.life.token)
+    assert opened.versions == {b"o1": version + 1}
+    assert opened.recorded.table == b"table"
+
+
+async def test_a_bid_for_a_mesh_that_never_was_comes_to_an_end(server):
+    with pytest.raises(SetupError, match=r"the store was not ready within 0\.01 s"):
         await lives(server, SOON_BUT_ONCE).bid()
-    assert server.life.token == 1
+    assert server.life is None
+
+
+async def test_who_leads_opens_the_next_life_when_the_store_restarts(server):
+    told = []
+    leader = Lives(MemoryStore(server), CONFIG, record=lambda kind, fields: told.append(kind))
+    first = await leader.open_first()
+    watching = asyncio.create_task(leader.watch(first))
+    await asyncio.sleep(0)
+    server.restart()
+    following = await watching
+    assert (following.life, following.token, following.sync_set.version) == (2, 2, 2)
+    assert told == [], "what it holds survives a restart"
+
+
+async def test_who_leads_stops_when_it_is_outbid(server):
+    leader = lives(server)
+    first = await leader.open_first()
+    await lives(server).bid()
+    with pytest.raises(Outbid, match="in life 1 with token 2"):
+        await leader.watch(first)
 
 
 async def test_a_leader_that_opened_and_was_outbid_is_told_so(server):

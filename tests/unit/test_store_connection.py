@@ -86,6 +86,6 @@ async def test_a_call_that_could_not_be_sent_was_not_carried_out():
 @pytest.mark.parametrize("transient", [True, False])
 async def test_only_a_refusal_that_stays_ends_the_nudging(transient):
     refused = StoreRefused("no", code="LOADING" if transient else "NOPERM", transient=transient)
-    nudger = Nudger(Scripted(refused).ask, b"nudge")
+    nudger = Nudger(Scripted(refused).ask, b"nudge", 1.0, lambda: None)
     await nudger._nudge()
     assert nudger._allowed is transient

@@ -50,7 +50,7 @@ def test_a_partition_that_was_lost_gets_a_new_epoch_and_does_not_move():
     again = a.call("Account.deposit", key, 1)
     a.flush()
     assert again.answer == (Status.OK, 1)
-    assert a.core.still_dropped() == []
+    assert a.core.to_repeat() == []
 
 
 def test_what_the_leader_did_not_hear_is_told_with_every_beat():
@@ -58,7 +58,7 @@ def test_what_the_leader_did_not_hear_is_told_with_every_beat():
     a = first(mesh, "a")
     _, partition = lose(mesh, a)
     a.outbox.clear()
-    [message] = a.core.still_dropped()
+    [message] = a.core.to_repeat()
     assert message == Dropped(a.nonce, [(partition, mesh.leader.table.epochs[partition])])
     for _ in range(3):
         a.outbox.append(message)
@@ -76,7 +76,7 @@ def test_a_lost_epoch_is_not_taken_up_again():
     mesh.step(sv.Beaten(Beat(a.nonce, 0, 0, 0, 0, 0, 0)))
     mesh.receive(a)
     assert partition not in a.held()
-    assert a.core.still_dropped()
+    assert a.core.to_repeat()
 
 
 def test_a_partition_that_is_lost_while_it_is_given_up_does_not_move():
@@ -116,7 +116,7 @@ def test_what_the_leader_has_taken_away_is_no_loss():
     a = first(mesh, "a")
     _, partition = lose(mesh, a)
     mesh.settle()
-    assert a.core.still_dropped() == []
+    assert a.core.to_repeat() == []
     mesh.step(sv.PartitionsDropped(a.nonce, [(partition, 0x10001)]))
     assert not mesh.calls
 

@@ -1,8 +1,14 @@
 -- open_life(life, leader, grants, grant ...): a leader begins a life on the primary that it has
 -- chosen.
 
+-- Id of the stream that replicas copy: data which belongs to it has all that was written before it ended.
+local function history()
+  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+end
+
 local function open_life(keys, args)
-  local operation, previous, number, token, partitions, set, set_version, nonces = arguments(args)
+  local operation, previous, number, token, partitions, set, set_version, nonces, asked_at_us, max_age_us =
+    arguments(args)
   local life = redis.call('HMGET', keys[1], 'run_id', 'number', 'partitions', 'set_version')
   local leader = redis.call('HMGET', keys[2], 'token', 'operation', 'reply')
   local recorded_token, recorded_number = tonumber(leader[1]), tonumber(life[2]) or 0
@@ -25,6 +31,9 @@ local function open_life(keys, args)
   if life[3] and tonumber(life[3]) ~= partitions then
     return { 'conflict', 'the mesh has ' .. life[3] .. ' partitions, not ' .. partitions }
   end
+  if asked_at_us ~= NOT_ASKED and age_us(asked_at_us) > max_age_us then
+    return { 'old' }
+  end
   local active, undeclared = active_grants(keys[3], nonces)
   if not active then
     return { 'conflict', undeclared }
@@ -43,7 +52,7 @@ local function open_life(keys, args)
   end
   local reply = cmsgpack.pack({ versions, {} })
   redis.call('HSET', keys[1], 'run_id', run_id(), 'number', number, 'partitions', partitions,
-    'opened_from', life[4] or 0, 'set', set, 'set_version', set_version)
+    'opened_from', life[4] or 0, 'set', set, 'set_version', set_version, 'history', history())
   redis.call('HSET', keys[2], 'token', token, 'operation', operation, 'reply', reply)
   return { 'ok', set, reply }
 end

@@ -110,7 +110,8 @@ end
 
 -- recorded(life, leader, table, grants)
 local function recorded(keys)
-  local life = redis.call('HMGET', keys[1], 'run_id', 'number', 'partitions', 'opened_from', 'set')
+  local life = redis.call('HMGET', keys[1], 'run_id', 'number', 'partitions', 'opened_from', 'set',
+    'history')
   local leader = redis.call('HMGET', keys[2], 'token', 'intents')
   local routes = redis.call('GET', keys[3])
   return { run_id(), life, leader, routes, redis.call('HGETALL', keys[4]) }

@@ -2,6 +2,11 @@
 
 local NOT_ASKED = 0 -- in place of the time at which the evidence was asked
 
+local function age_us(asked_at_us)
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2]) - asked_at_us
+end
+
 local function names(list)
   local found = {}
   for _, name in ipairs(list) do
@@ -45,8 +50,7 @@ local function change_refused(life_key, blob, asked_at_us, max_age_us)
   if asked_at_us == NOT_ASKED then
     return { 'conflict', 'it asks for less, and does not say since when that is known to be safe' }
   end
-  local time = redis.call('TIME')
-  if tonumber(time[1]) * 1000000 + tonumber(time[2]) - asked_at_us > max_age_us then
+  if age_us(asked_at_us) > max_age_us then
     return { 'old' }
   end
 end

@@ -104,7 +104,8 @@ class SentinelClient(asyncio.Protocol):
             case [b"ROLE"]:
                 return [b"sentinel", [self._sentinel.config.name.encode()]]
             case [b"INFO", *_]:
-                return b"redis_version:7.2.4\r\nredis_mode:sentinel\r\n"
+                tilt = int(self._sentinel.tilt_since is not None)
+                return b"redis_version:7.2.4\r\nredis_mode:sentinel\r\nsentinel_tilt:%d\r\n" % tilt
             case [b"SENTINEL", word, *rest]:
                 return self._sentinels(word.upper(), rest)
         said = "".join(f"'{shown(arg)}' " for arg in args[1:])
