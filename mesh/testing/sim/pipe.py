@@ -109,7 +109,8 @@ class Pipe:
         at = now + medium.delay_s(self.source, self.target)
         if at < self._arrive_at:
             at = self._arrive_at
-        self._arrive_at = at
+        else:
+            self._arrive_at = at
         self._packets.append([at, kind, data, None])
         loop.kernel_at(at, self._arriver)
 
