@@ -329,7 +329,7 @@ class Node:
 
     def _on_supervisor(self, conn: Connection, message: Message, now: float) -> None:
         if isinstance(message, Leading):
-            if self._core.hears(message.token):
+            if self._core.on_leading(message.token, now):
                 log.info("%s leads, by token %d", message.id, message.token)
             self._leaders.on_leading(conn, message)
         elif not self._leaders.leads(conn):

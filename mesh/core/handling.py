@@ -118,6 +118,7 @@ class HandlerCore:
         self.on_table = calls.on_table
         self.on_grant = ownership.on_grant
         self.on_release = ownership.on_release
+        self.on_leading = ownership.on_leading
         self.hears = ownership.hears
         """Ask before anything else that a leader says is done."""
         self.on_commit = commits.on_commit

@@ -91,6 +91,23 @@ class Ownership:
         self._token = token
         return True
 
+    def on_leading(self, token: int, now: float) -> bool:
+        """A supervisor says that it leads; whether that is so, as far as is known here.
+
+        What the leader before has asked for, and what is not settled yet, is kept: it would be released to
+        somebody who is not listened to, and the new leader not know that nobody serves it.
+        """
+        if token > self._token:
+            for partition in self._settling:
+                tenure = self._tenures.in_memory.get(partition)
+                if tenure is not None:
+                    tenure.release_token = None
+                    for field in list(tenure.waiting):
+                        self._calls.run_waiting(tenure, field, now)
+            self._settling.clear()
+            self._calls.retry_held(now)
+        return self.hears(token)
+
     def on_grant(self, message: Grant, now: float) -> None:
         """The leader tells what this process's grant holds. Older words and lower tokens are ignored."""
         tenures = self._tenures
