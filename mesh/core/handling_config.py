@@ -21,7 +21,8 @@ class HandlingConfig:
         max_state_bytes: of one key's state.
         max_reply_bytes: of one call's reply.
         hint_wait_s: how long a call waits that names an epoch this handler has not been granted.
-        release_wait_s: how long a call waits for the next owner of a partition that is being given up.
+        release_wait_s: how long a call waits for the next owner of a partition that is being given up, or for
+            the leader's word where the table names this handler: it waits for a lease to be out.
         window_s: how long outcomes are kept; a request older than half of this, counted from its first
             attempt, is never executed (mesh.core.retention).
         caller_bytes: of one partition's records under callers' keys; calls with further keys are refused.
