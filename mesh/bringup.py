@@ -335,6 +335,8 @@ def _tuning(config: MeshConfig) -> dict[str, Any]:
             "unauthenticated": config.unauthenticated,
             "write_buffer_bytes": config.write_buffer_bytes,
         },
+        "times": config.times,
+        "health_port": config.health_port,
         "log_level": config.log_level,
         "log_file": str(config.log_path),
     }

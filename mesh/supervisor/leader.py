@@ -53,6 +53,8 @@ class Leader:
     ) -> None:
         self.core: Supervision | None = None
         """The brain, while this supervisor leads."""
+        self.overhear: Callable[[sv.Event], None] = lambda _: None
+        """Told of each event before the brain is."""
         self.starts: dict[str, asyncio.Task[None]] = {}
         """The newest start of each handler."""
         self._store = store
@@ -105,6 +107,7 @@ class Leader:
         core = self.core
         if self._halted or core is None:
             return
+        self.overhear(event)
         for effect in core.step(event, self._clock.now()):
             self.perform(effect)
 

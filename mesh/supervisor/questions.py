@@ -23,6 +23,7 @@ from mesh.supervisor.leader import Leader
 from mesh.supervisor.links import Links
 from mesh.supervisor.peers import Peers
 from mesh.supervisor.settings import SupervisorSettings
+from mesh.supervisor.watch import Watch
 
 
 class Questions:
@@ -31,6 +32,7 @@ class Questions:
     Args:
         settings: of the supervisor that is asked.
         leadership: who leads, as it knows.
+        watch: knows suspects.
         stop: has the mesh stopped.
     """
 
@@ -43,6 +45,7 @@ class Questions:
         peers: Peers,
         lives: Lives,
         journal: Journal,
+        watch: Watch,
         stop: Callable[[], None],
     ) -> None:
         self.endpoints: tuple[str, ...] = ()
@@ -54,6 +57,7 @@ class Questions:
         self._peers = peers
         self._lives = lives
         self._journal = journal
+        self._watch = watch
         self._stop = stop
 
     async def answer(self, conn: Connection, ask: Ask) -> None:
@@ -118,7 +122,7 @@ class Questions:
         s, core = self._settings, self._leader.core
         table = core.table if core else self._table()
         if core is not None:
-            handlers = [_describe(m, table) for m in core.members]
+            handlers = [self._describe(m, table) for m in core.members]
         else:
             handlers = [_introduce(r, table) for r in self._links.registered.values()]
         beats = self._links.beats.values()
@@ -144,6 +148,15 @@ class Questions:
             },
             "ray": s.about.get("ray", {}),
         }
+
+    def _describe(self, member: Member, table: Table | None) -> dict[str, Any]:
+        told = _describe(member, table)
+        if told["state"] == "alive" and member.row.nonce in self._watch.suspects:
+            told["state"] = "suspect"
+        pulse = self._watch.pulse(member.row.nonce)
+        if pulse is not None and pulse.health_port:
+            told["health_port"] = pulse.health_port
+        return told
 
     def _table(self) -> Table | None:
         return Table.decode(self._links.table) if self._links.table is not None else None

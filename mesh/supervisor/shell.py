@@ -39,11 +39,13 @@ from mesh.core.messages import (
 )
 from mesh.core.pulse import Echo, Probed, Pulse, Seen, Watches
 from mesh.core.supervision import Supervision
+from mesh.core.timing import Timing
 from mesh.errors import MeshError, ProtocolError
 from mesh.ids import process_id
 from mesh.lives import Lives, LivesConfig, Opened, Outbid
 from mesh.net.clock import SYSTEM, Clock, Timer
 from mesh.net.connection import Connection
+from mesh.net.health import HealthPort
 from mesh.store.api import Store, StoreRefused, StoreUnreachable
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.leader import Leader
@@ -52,6 +54,7 @@ from mesh.supervisor.peers import Peers
 from mesh.supervisor.questions import Questions
 from mesh.supervisor.settings import Launcher, SupervisorSettings
 from mesh.supervisor.tasks import Tasks
+from mesh.supervisor.watch import Watch
 
 log = logging.getLogger("mesh.supervisor")
 
@@ -94,6 +97,8 @@ class Supervisor:
         self.leader = Leader(
             store, launcher, self.links, self.journal, clock, self._tasks, self._lead_step
         )
+        self.watch = Watch(settings, self.links, self.journal, clock, self._tasks, self.leader.step)
+        self.leader.overhear = self.watch.overhear
         self._lives = Lives(
             store,
             LivesConfig(
@@ -114,8 +119,10 @@ class Supervisor:
             self.peers,
             self._lives,
             self.journal,
+            self.watch,
             self._stop_everyone,
         )
+        self.health = HealthPort({"/healthz": lambda: "", "/readyz": self._why_not_ready})
         self._opened: Opened | None = None
         """What the last bid, or the first opening, has brought."""
         self._is_first = False
@@ -153,6 +160,9 @@ class Supervisor:
             SetupError: the address is taken, or not this machine's.
         """
         await self.links.open()
+        if self.settings.health_port is not None:
+            await self.health.open(self.settings.host, self.settings.health_port)
+            log.info("health is told at %s:%d", self.settings.host, self.health.port)
 
     def meet(self, addresses: tuple[str, ...]) -> None:
         """Keep a link to every other supervisor from now on.
@@ -182,12 +192,21 @@ class Supervisor:
         self._halt()
         await self._tasks.close()
         await self.links.close()
+        await self.health.close()
         await self._store.close()
         self.ended.set()
 
     async def status(self) -> dict[str, Any]:
         """What `mesh status --json` prints, as far as this supervisor knows it."""
         return self.questions.own_status()
+
+    def _why_not_ready(self) -> str:
+        """For a load balancer; empty if clients are told here who owns what."""
+        if self._stopping:
+            return "the mesh is being stopped"
+        if self.leadership.role is not ls.Role.LEADER and self.leadership.leader is None:
+            return "no supervisor leads, as far as this one knows"
+        return "" if self.links.table is not None else "nobody owns anything yet"
 
     def _halt(self) -> None:
         self._stopping = True
@@ -278,7 +297,8 @@ class Supervisor:
         s, opened = self.settings, self._opened
         assert opened is not None
         assert (opened.token, opened.life) == (token, life)
-        config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s)
+        lease = (s.timing or Timing()).lease
+        config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s, lease=lease)
         learned = Learned.of(
             opened.recorded,
             opened.versions,
@@ -290,6 +310,8 @@ class Supervisor:
         self.leader.begin(
             Supervision(config, partitions=s.partitions, life=life, token=token, learned=learned)
         )
+        if s.timing is not None and self.core is not None:
+            self.watch.begin(self.core, s.timing)
         self.links.lead(Leading(token, life, s.id))
         for register in list(self.links.registered.values()):
             self.leader.step(sv.Registered(register))
@@ -303,6 +325,7 @@ class Supervisor:
         fields = {"supervisor": self.settings.id, "reason": reason}
         self.journal.record("standing_down", fields)
         self.links.lead(None)
+        self.watch.end()
         self.leader.end()
         self._end_leading()
 
@@ -382,22 +405,25 @@ class Supervisor:
                 step(sv.PartitionsDropped(message.nonce, pairs))
             case Exited():
                 at = self._clock.now() - message.ago_ms / 1000
-                exited = sv.ProcessExited(message.nonce, message.handler, at)
+                cause = self.watch.cause_of(message.nonce)
+                exited = sv.ProcessExited(message.nonce, message.handler, at, cause)
                 self._exits.setdefault(message.nonce, exited)
                 step(exited)
             case WardenHere():
                 self.links.wardens[conn] = message
+                self.watch.hear(conn, message)
                 self._note(*_of_warden(message))
             case SupervisorHere():
                 self.links.supervisors[conn] = message
                 self._note(*_of_supervisor(message))
             case Beat():
                 self.links.beats[message.nonce] = message
+                self.watch.hear(conn, message)
                 step(sv.Beaten(message))
             case Closed():
                 pass  # a hint: whoever leads reads the renewals all the time, and finds out
             case Pulse() | Echo() | Seen() | Probed() | Watches():
-                pass  # what they say of suspects
+                self.watch.hear(conn, message)
             case Ask():
                 work = self.questions.answer(conn, message)
                 _ = self._tasks.spawn(work, f"ask {message.what}")
@@ -409,6 +435,7 @@ class Supervisor:
         self.journal.followers.pop(conn, None)
         warden = self.links.wardens.pop(conn, None)
         if warden is not None:
+            self.watch.lose(warden)
             fields = {"warden": warden.id, "node": warden.node, "reason": reason}
             self._note("warden_lost", fields)
         other = self.links.supervisors.pop(conn, None)
