@@ -130,7 +130,7 @@ def options(head: Head, name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-ACTORS = ["handler h-0", "handler h-1", "supervisor s-0", "warden w-0"]
+ACTORS = ["handler h-0", "handler h-1", "supervisor s-0", "supervisor s-1", "warden w-0"]
 
 
 def test_up_and_down_leave_the_ray_as_it_was(head: Head, name: str, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ async def test_the_actors_bear_the_names_that_status_uses(cluster: Cluster, name
     assert sorted(actor["name"] for actor in actors) == [
         *(f"handler h-{i}" for i in range(HANDLERS)),
         "supervisor s-0",
+        "supervisor s-1",
         "warden w-0",
     ]
 

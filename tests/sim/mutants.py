@@ -183,6 +183,11 @@ _LEADER_WAITS = (
     "if False:",
 )
 
+_TOUCHED = (
+    "    redis.call('HINCRBY', keys[2], 't', 1)"
+    " -- makes the WAIT behind it wait, on a new connection too"
+)
+
 MUTANTS: dict[str, Mutant] = {
     # -------------------------------------------------------------------------------------------- commits
     "grant check: epoch and revoked": mutant(_HELD, _ACTIVE),
@@ -190,8 +195,8 @@ MUTANTS: dict[str, Mutant] = {
     "two lanes reorder one partition": mutant(
         (
             "mesh.core.outbox:Outbox.next_batch",
-            "[p for p in self._queues if p not in self._busy]",
-            "list(self._queues)",
+            "[p for p in queues if p not in busy]",
+            "list(queues)",
         )
     ),
     "reply before the commit": mutant(
@@ -256,7 +261,7 @@ MUTANTS: dict[str, Mutant] = {
         ("mesh.core.reading:Reading.take_wants", "if not tenure.warm:", "if False:"),
         (
             "mesh.core.reading:Reading.adopt_page",
-            "tenure.log.adopt(name, value)",
+            "tenure.adopt_record(name, value)",
             "pass",
         ),
     ),
@@ -313,8 +318,8 @@ MUTANTS: dict[str, Mutant] = {
     "an operation is known again": mutant(
         (
             LUA,
-            "if leader[2] == operation then",
-            "if false then",
+            f"if leader[2] == operation then\n{_TOUCHED}\n    return {{ 'ok', set, leader[3] }}",
+            f"if false then\n{_TOUCHED}\n    return {{ 'ok', set, leader[3] }}",
         )
     ),
     "a new epoch for each tenure": mutant(
@@ -400,7 +405,9 @@ MUTANTS: dict[str, Mutant] = {
 COVERED: dict[str, Mutant] = {
     "grant check: epoch": mutant(_HELD),
     "grant check: revoked": mutant(_ACTIVE),
-    "sequence check: gap": mutant((LUA, "if seq > last + 1 then", "if false then")),
+    "sequence check: gap": mutant(
+        (LUA, "if seq > last + 1 and lane ~= ASYNC_LANE then", "if false then")
+    ),
     "life check": mutant(
         (
             LUA,
@@ -411,7 +418,7 @@ COVERED: dict[str, Mutant] = {
     "watermark with the drop": mutant(
         (
             "mesh.core.dedupe:Session.due_drops",
-            "return {watermark_field(self.number): mark}, deleted",
+            "return {watermark_field(self.number, self._tag): mark}, deleted",
             "return {}, deleted",
         )
     ),
