@@ -85,7 +85,7 @@ def prefer(process: Child) -> None:
 
 
 def kill_of(process: Child, seen: Seen, state: str, **other: float) -> Kill:
-    fields = {"token": 1, "expires_ms": 500.0, **other}
+    fields = {"token": 1, "expires_ms": 60_000.0, **other}
     return Kill(
         int(fields["token"]), process.nonce, fields["expires_ms"], seen.at_ms, state, seen.slices
     )
@@ -210,7 +210,7 @@ async def test_a_stopped_process_is_killed_and_proved_dead_at_once(ear, warden, 
         os.kill(process.pid, signal.SIGSTOP)
         seen = await watch(ear, process, Condition.STOPPED)
         ear.tell(kill_of(process, seen, "stopped"))
-        exited = await ear.hear(Exited, 1.0)
+        exited = await ear.hear(Exited)
         assert isinstance(exited, Exited)
         assert exited.nonce == process.nonce
         assert await process.process.wait() == -signal.SIGKILL
@@ -223,7 +223,7 @@ async def test_a_hung_process_is_killed(ear, warden, address, does, state) -> No
         await process.does(does)
         seen = await watch(ear, process, Condition(state))
         ear.tell(kill_of(process, seen, state))
-        await ear.hear(Exited, 1.0)
+        await ear.hear(Exited)
 
 
 async def test_a_process_that_has_recovered_since_is_left_alone(ear, warden, address) -> None:
@@ -232,7 +232,7 @@ async def test_a_process_that_has_recovered_since_is_left_alone(ear, warden, add
         seen = await watch(ear, process, Condition.STOPPED)
         os.kill(process.pid, signal.SIGCONT)
         await watch(ear, process, Condition.WAKING)
-        ear.tell(kill_of(process, seen, "stopped", expires_ms=60_000.0))
+        ear.tell(kill_of(process, seen, "stopped"))
         answer = await ear.hear(Seen)
         assert isinstance(answer, Seen)
         assert answer.state in "SR"
@@ -246,7 +246,7 @@ async def test_a_loop_that_was_blocked_and_has_run_since_is_left_alone(
     async with child(address) as process:
         seen = await look(ear, process)
         await watch(ear, process, Condition.WAKING)
-        ear.tell(kill_of(process, seen, "blocked", expires_ms=60_000.0))
+        ear.tell(kill_of(process, seen, "blocked"))
         await ear.hear(Seen)
         assert process.process.returncode is None
 
@@ -283,7 +283,7 @@ async def test_a_handler_comes_to_each_new_warden_by_itself(ear, warden, address
                 while second._receiver.watching != [process.nonce]:  # noqa: ASYNC110 - nobody is told
                     await asyncio.sleep(0.005)
             process.process.kill()
-            await ear.hear(Exited, 1.0)
+            await ear.hear(Exited)
         finally:
             await second.stop()
 
