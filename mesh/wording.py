@@ -105,6 +105,25 @@ _WORDS: dict[str, Callable[[Event], str]] = {
     ),
     "failover": _failover,
     "handover": _handover,
+    "store_lost": lambda e: (
+        f"the store has no primary; {_value(e['answering']) or 'no node'} answers. Writes wait until its "
+        f"Sentinels have promoted one"
+    ),
+    "store_short": lambda e: (
+        f"nothing is acknowledged: of the store's replicas {_value(e['members'])} none is left that "
+        f"could have it, and {e['needed']} is needed: start one, or mend its link"
+    ),
+    "store_refused": lambda e: (
+        f"{e['store']} says it is the store's primary and is not used: {e['reason']}; its Sentinels "
+        f"are asked for another one"
+    ),
+    "in_sync": lambda e: (
+        f"a write counts once {_value(e['members'])} have it, beside the primary (set {e['version']})"
+    ),
+    "loss_possible": lambda e: (
+        f"acknowledged writes may be missing in {_partitions(e)}: the store goes on at {e['store']}, "
+        f"though {e['reason']}"
+    ),
 }
 
 _LEVELS = {
@@ -120,4 +139,7 @@ _LEVELS = {
     "leader_stopped": logging.ERROR,
     "life_closed": logging.WARNING,
     "loss_possible": logging.ERROR,
+    "store_lost": logging.WARNING,
+    "store_short": logging.ERROR,
+    "store_refused": logging.ERROR,
 }

@@ -13,10 +13,10 @@ from typing import Any
 from mesh.core.leadership import Leadership, Role
 from mesh.core.members import Member
 from mesh.core.messages import Answer, Ask, Register
-from mesh.core.syncset import InSyncSet
 from mesh.core.table import Table
 from mesh.errors import MeshError, Unavailable
 from mesh.ids import process_id
+from mesh.lives import Lives
 from mesh.net.connection import Connection
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.leader import Leader
@@ -43,11 +43,11 @@ class Questions:
         leader: Leader,
         leadership: Leadership,
         peers: Peers,
+        lives: Lives,
         journal: Journal,
         watch: Watch,
         stop: Callable[[], None],
     ) -> None:
-        self.sync_set = InSyncSet(0, frozenset())
         self.endpoints: tuple[str, ...] = ()
         """Of all supervisors; empty where there is but this one."""
         self._settings = settings
@@ -55,6 +55,7 @@ class Questions:
         self._leader = leader
         self._leadership = leadership
         self._peers = peers
+        self._lives = lives
         self._journal = journal
         self._watch = watch
         self._stop = stop
@@ -138,7 +139,11 @@ class Questions:
                 {"id": w.id, "node": w.node, "pid": w.pid} for w in self._links.wardens.values()
             ],
             "handlers": sorted(handlers, key=lambda h: str(h["id"])),
-            "store": {**s.about.get("store", {}), "in_sync": sorted(self.sync_set.members)},
+            "store": {
+                **s.about.get("store", {}),
+                "in_sync": sorted(self._lives.sync_set.members),
+                "async_lag_ms": round(max((b.async_lag_ms for b in beats), default=0.0), 3),
+            },
             "outcomes": {
                 "done": sum(b.done for b in beats),
                 "entity_error": sum(b.entity_errors for b in beats),

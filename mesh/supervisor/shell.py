@@ -99,16 +99,6 @@ class Supervisor:
         )
         self.watch = Watch(settings, self.links, self.journal, clock, self._tasks, self.leader.step)
         self.leader.overhear = self.watch.overhear
-        self.questions = Questions(
-            settings,
-            self.links,
-            self.leader,
-            self.leadership,
-            self.peers,
-            self.journal,
-            self.watch,
-            self._stop_everyone,
-        )
         self._lives = Lives(
             store,
             LivesConfig(
@@ -119,6 +109,18 @@ class Supervisor:
                 settings.open_s,
             ),
             clock,
+            self.journal.record,
+        )
+        self.questions = Questions(
+            settings,
+            self.links,
+            self.leader,
+            self.leadership,
+            self.peers,
+            self._lives,
+            self.journal,
+            self.watch,
+            self._stop_everyone,
         )
         self.health = HealthPort({"/healthz": lambda: "", "/readyz": self._why_not_ready})
         self._opened: Opened | None = None
@@ -128,7 +130,9 @@ class Supervisor:
         """Every death that a warden has proven; wardens say it once on a link, and who leads may change."""
         self._looking: Timer | None = None
         self._looking_at = 0.0
-        self._beating: asyncio.Task[None] | None = None
+        self._bidding: asyncio.Task[None] | None = None
+        self._leading: list[asyncio.Task[None]] = []
+        """What a leader does beside what its brain orders."""
         self._stopping = False
 
     def __repr__(self) -> str:
@@ -248,7 +252,10 @@ class Supervisor:
     def _perform(self, effect: ls.LeadershipEffect) -> None:
         match effect:
             case ls.MakeBid(over):
-                _ = self._tasks.spawn(self._bid(over), "bid")
+                self._bidding = self._tasks.spawn(self._bid(over), "bid")
+            case ls.GiveUpBid():
+                if self._bidding is not None:
+                    self._bidding.cancel()
             case ls.BeginToLead(token, life):
                 self._begin_to_lead(token, life)
             case ls.StandDown(reason):
@@ -290,7 +297,6 @@ class Supervisor:
         s, opened = self.settings, self._opened
         assert opened is not None
         assert (opened.token, opened.life) == (token, life)
-        self.questions.sync_set = opened.sync_set
         lease = (s.timing or Timing()).lease
         config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s, lease=lease)
         learned = Learned.of(
@@ -309,9 +315,11 @@ class Supervisor:
         self.links.lead(Leading(token, life, s.id))
         for register in list(self.links.registered.values()):
             self.leader.step(sv.Registered(register))
-        if self._beating is not None:
-            self._beating.cancel()
-        self._beating = self._tasks.spawn(self._beat(token), "beat")
+        self._end_leading()
+        self._leading = [
+            self._tasks.spawn(self._beat(token, life), "beat"),
+            self._tasks.spawn(self._keep_store(opened), "store"),
+        ]
 
     def _stand_down(self, reason: str) -> None:
         fields = {"supervisor": self.settings.id, "reason": reason}
@@ -319,14 +327,29 @@ class Supervisor:
         self.links.lead(None)
         self.watch.end()
         self.leader.end()
-        if self._beating is not None:
-            self._beating.cancel()
-            self._beating = None
+        self._end_leading()
 
-    async def _beat(self, token: int) -> None:
+    def _end_leading(self) -> None:
+        for task in self._leading:
+            task.cancel()
+        self._leading = []
+
+    async def _beat(self, token: int, life: int) -> None:
+        config = self.settings.leadership
         while True:
-            self.links.spread(LeaderBeat(token))
-            await asyncio.sleep(self.settings.leadership.beat_s)
+            if self.leader.store_silent_s < config.store_s:
+                self.links.spread(LeaderBeat(token, life, self._lives.sync_set.version))
+            await asyncio.sleep(config.beat_s)
+
+    async def _keep_store(self, opened: Opened) -> None:
+        """Look after the store for as long as its life lasts, and open the next one."""
+        try:
+            opened = await self._lives.watch(opened)
+        except Outbid as error:
+            log.info("%s leads no more: %s", self.settings.id, error)
+            self._lead_step(ls.Deposed())
+        else:
+            self._won(opened)
 
     # ----------------------------------------------------------- what other supervisors say
 
@@ -335,7 +358,8 @@ class Supervisor:
         match message:
             case Leading(token, life, id_):
                 self._lead_step(ls.LeadingHeard(token, life, id_))
-            case LeaderBeat(token):
+            case LeaderBeat(token, life, set_version):
+                self._lives.heard(life, set_version)
                 self._lead_step(ls.BeatHeard(token))
             case Happened():
                 self.journal.hear(message)
@@ -368,6 +392,7 @@ class Supervisor:
         match message:
             case Register():
                 self.links.register(conn, message)
+                self._lives.heard(message.life, message.set_version)
                 step(sv.Registered(message))
             case Adopted():
                 step(sv.GrantAdopted(message.nonce, message.version))
