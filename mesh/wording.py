@@ -82,6 +82,22 @@ _WORDS: dict[str, Callable[[Event], str]] = {
         f"warden {e['warden']} on {e['node']} is gone ({e['reason']}); until one is back, a death "
         f"there is noticed more slowly"
     ),
+    "handler_suspect": lambda e: (
+        f"{e['handler']} neither shows that its loop turns nor answers a probe ({e['state']}); it keeps "
+        f"everything, and is looked at"
+    ),
+    "handler_recovered": lambda e: f"the loop of {e['handler']} turns again",
+    "handler_killed": lambda e: (
+        f"the loop of {e['handler']} is {e['state']}: its warden is told to kill it"
+    ),
+    "handler_weight": lambda e: (
+        f"{e['handler']} is to hold a share of weight {e['weight']:g} from now on, {e['why']}"
+        f"{': ' + e['sign'] if e['sign'] else ''}"
+    ),
+    "slow_method": lambda e: (
+        f"{e['method'] or 'something'} has kept {e['handler']} for {e['seconds']:.1f} s, in which it serves "
+        f"nothing else; its limit is {e['limit_s']:g} s. Make it async, or blocking=True"
+    ),
     "handler_starting": lambda e: f"{e['handler']} is being started",
     "handler_started": lambda e: f"{e['handler']} is here (pid {e['pid']})",
     "handler_start_failed": lambda e: (
@@ -89,9 +105,32 @@ _WORDS: dict[str, Callable[[Event], str]] = {
     ),
     "failover": _failover,
     "handover": _handover,
+    "store_lost": lambda e: (
+        f"the store has no primary; {_value(e['answering']) or 'no node'} answers. Writes wait until its "
+        f"Sentinels have promoted one"
+    ),
+    "store_short": lambda e: (
+        f"nothing is acknowledged: of the store's replicas {_value(e['members'])} none is left that "
+        f"could have it, and {e['needed']} is needed: start one, or mend its link"
+    ),
+    "store_refused": lambda e: (
+        f"{e['store']} says it is the store's primary and is not used: {e['reason']}; its Sentinels "
+        f"are asked for another one"
+    ),
+    "in_sync": lambda e: (
+        f"a write counts once {_value(e['members'])} have it, beside the primary (set {e['version']})"
+    ),
+    "loss_possible": lambda e: (
+        f"acknowledged writes may be missing in {_partitions(e)}: the store goes on at {e['store']}, "
+        f"though {e['reason']}"
+    ),
 }
 
 _LEVELS = {
+    "handler_suspect": logging.WARNING,
+    "handler_killed": logging.WARNING,
+    "handler_weight": logging.WARNING,
+    "slow_method": logging.WARNING,
     "failover": logging.WARNING,
     "leader_missed": logging.WARNING,
     "supervisor_lost": logging.WARNING,
@@ -100,4 +139,7 @@ _LEVELS = {
     "leader_stopped": logging.ERROR,
     "life_closed": logging.WARNING,
     "loss_possible": logging.ERROR,
+    "store_lost": logging.WARNING,
+    "store_short": logging.ERROR,
+    "store_refused": logging.ERROR,
 }

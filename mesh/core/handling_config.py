@@ -15,7 +15,6 @@ class HandlingConfig:
     """What a handler holds and for how long.
 
     Attributes:
-        lanes: commit connections that take turns.
         limit_s: seconds that a run of an async or blocking method may take which names no limit of its own.
         threads: that blocking methods may take; one that is stuck is lost until it comes back.
         health_s: between two health checks of the entities, and the time that one may take.
@@ -34,7 +33,6 @@ class HandlingConfig:
         lease: for how long it may answer queries, and how often that is renewed.
     """
 
-    lanes: int = 2
     limit_s: float = 30.0
     threads: int = 32
     health_s: float = 1.0

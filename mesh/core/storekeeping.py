@@ -121,13 +121,14 @@ class Storekeeping:
         if len(primaries) <= 1:
             return primaries[0] if primaries else None
         self._be_alert()
-        named = seen.named_primary
-        for node in primaries:
-            if node.name == named:
-                return node
-        # Until a majority has said so, a life that is open is left for nobody.
-        open_ones = [node for node in primaries if node.is_open]
-        return max(open_ones, key=lambda node: node.number, default=None)
+        open_ones = [node for node in primaries if node.is_open and node.number >= self.known.life]
+        latest = max(open_ones, key=lambda node: node.number, default=None)
+        named = next((node for node in primaries if node.name == seen.named_primary), None)
+        # A life that is open is left for nobody before a majority has said so, nor for one that lacks
+        # something: they name the old primary for a while after another one was promoted.
+        if named is None or (latest is not None and self._missing(named, seen)):
+            return latest
+        return named
 
     def _without(self, seen: StoreSeen, now: float) -> list[Effect]:
         self._be_alert()
@@ -137,6 +138,11 @@ class Storekeeping:
             names = [node.name for node in seen.nodes]
             self._tell(effects, "store_lost", {"answering": sorted(names)})
             self._end_tilt(effects, seen, now)
+        if lost_s >= self._config.patience_s and self._due("fail over", now):
+            # None of those that are left may be promoted: they were on their way back when it died.
+            complete = [node.name for node in seen.nodes if not self._missing(node, seen)]
+            if complete and seen.watchers:
+                effects.append(FailOver(complete[0]))
         return effects
 
     def _end_tilt(self, effects: list[Effect], seen: StoreSeen, now: float) -> None:
@@ -240,7 +246,7 @@ class Storekeeping:
             node = seen.node(name)
             if node is None or node.is_primary or not node.is_linked:
                 continue
-            if not self._may_be_promoted(node) or not self._progress.is_steady(name, now):
+            if not self._may_be_promoted(node, seen) or not self._progress.is_steady(name, now):
                 continue
             larger = InSyncSet(
                 current.version + 1,
@@ -251,16 +257,16 @@ class Storekeeping:
             return SetChange(larger)
         return None
 
-    def _may_be_promoted(self, node: NodeSeen) -> bool:
+    def _may_be_promoted(self, node: NodeSeen, seen: StoreSeen) -> bool:
         """Now, or as soon as it is a member."""
-        ours = self._config.owns_priorities or node.name in self._lowered
+        ours = seen.is_managed or node.name in self._lowered
         return bool(node.priority) or (node.priority == 0 and ours)
 
     def _marked(self, primary: NodeSeen, current: InSyncSet, seen: StoreSeen) -> SetChange | None:
         """Nodes that their operator wants never to be promoted need not confirm."""
         spare = self._progress.listed - current.members - current.no_candidates
         nodes = [node for node in map(seen.node, sorted(spare)) if node and node.priority == 0]
-        named = [node.name for node in nodes if not self._may_be_promoted(node)]
+        named = [node.name for node in nodes if not self._may_be_promoted(node, seen)]
         if not named:
             return None
         self.wants_sentinels = True
@@ -283,7 +289,7 @@ class Storekeeping:
         for node in seen.nodes:
             name = node.name
             if name in current.members and node.priority == 0 and settled:
-                is_fit = self._may_be_promoted(node) and self._progress.is_steady(name, now)
+                is_fit = self._may_be_promoted(node, seen) and self._progress.is_steady(name, now)
                 if is_fit and self._due(f"raise {name}", now):
                     priority = self._lowered.pop(name, self._config.priority)
                     effects.append(SetPriority(name, priority))
@@ -369,9 +375,10 @@ class Storekeeping:
         ]
         refused = is_empty = node.life is None
         if seen.watchers and (is_empty or waited_s < self._config.patience_s):
-            if better and self._due("fail over", now):
+            settled = seen.named_primary == node.name
+            if better and settled and self._due("fail over", now):
                 effects.append(FailOver(better[0].name))
-            refused = refused or bool(better) or seen.named_primary != node.name
+            refused = refused or bool(better) or not settled
         if refused:
             self._tell(effects, "store_refused", {"store": node.name, "reason": loss})
         return not refused

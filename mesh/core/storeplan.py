@@ -17,8 +17,6 @@ class KeepingConfig:
 
     Attributes:
         durability: what an acknowledgement stands for.
-        owns_priorities: whether a node at priority 0 is there because it has to be confirmed first, as in
-            the embedded store, and not because its operator wants it never to be promoted.
         priority: of a node that may be promoted, where it is not known what it had.
         quick_s: a member this far behind is suspicious: the Sentinels are asked.
         lag_s: a member that is up, and this far behind, does not follow; above the 1 s at which
@@ -29,7 +27,6 @@ class KeepingConfig:
     """
 
     durability: Durability = "replicated"
-    owns_priorities: bool = True
     priority: int = 100
     quick_s: float = 0.4
     lag_s: float = 1.5

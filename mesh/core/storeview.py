@@ -100,11 +100,14 @@ class StoreSeen:
         nodes: those that answered.
         sentinels: those that answered; none where they were not asked.
         watchers: how many Sentinels the store has by all that is known; 0: it has none.
+        is_managed: the mesh itself restarts the nodes, at priority 0 until they are members again. Elsewhere
+            one that is at 0 is there because its operator wants it never to be promoted.
     """
 
     nodes: tuple[NodeSeen, ...] = ()
     sentinels: tuple[SentinelSeen, ...] = ()
     watchers: int = 0
+    is_managed: bool = False
 
     def node(self, name: str) -> NodeSeen | None:
         """The one of that name, if it answered."""

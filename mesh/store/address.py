@@ -73,7 +73,9 @@ class StoreAddress:
     Attributes:
         nodes: every server that may be the primary; none where Sentinels are asked for them.
         mesh: the mesh's name, part of each of its keys.
-        sentinels: name the nodes each time the primary is looked for.
+        sentinels: who watches the nodes; where none is named, they are asked for them each time the primary
+            is looked for.
+        managed: the mesh starts and restarts the nodes itself.
     """
 
     nodes: Nodes
@@ -83,6 +85,7 @@ class StoreAddress:
     database: int = 0
     tls: TlsOptions | None = None
     sentinels: Sentinels | None = None
+    managed: bool = False
 
     def __post_init__(self) -> None:
         if not self.nodes and self.sentinels is None:
@@ -94,7 +97,7 @@ class StoreAddress:
 
     def __str__(self) -> str:
         scheme = "redis" if self.tls is None else "rediss"
-        if self.sentinels is not None:
+        if self.sentinels is not None and not self.nodes:
             where, master = _joined(self.sentinels.nodes), self.sentinels.master
             return f"{scheme}+sentinel://{where}/{master}/{self.database}"
         return f"{scheme}://{_joined(self.nodes)}/{self.database}"

@@ -3,11 +3,17 @@
 They are children of this process and end with it, however it ends; the data stays in a folder, and
 a later start goes on with it. Everything listens on the loopback only, behind a password drawn for
 the folder.
+
+A server that dies is started again. A data node comes back as a replica of whoever is the primary by then,
+at replica-priority 0: it may be promoted once the leader has had it acknowledged as a member of the in-sync
+set. Never as a primary: its data may be older than what was acknowledged, and the others would copy them.
+Only where no node is left at all does the one that was promoted last begin, as after a stop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,7 +24,7 @@ from typing import Literal
 from mesh.core.keyspace import DEFAULT_PARTITIONS
 from mesh.core.syncset import Role
 from mesh.errors import SetupError
-from mesh.store.address import StoreAddress
+from mesh.store.address import Sentinels, StoreAddress
 from mesh.store.api import StoreRefused, StoreUnreachable
 from mesh.store.binary import ServerBinary, find_binary
 from mesh.store.child import Child, Launcher
@@ -35,7 +41,12 @@ from mesh.store.folder import (
 from mesh.store.resp import connect, pack
 from mesh.store.server_config import node_config, sentinel_config
 
+log = logging.getLogger("mesh.store")
+
 _TILT_SHARE = 5
+_CRASHED_S = 2.0
+"""A server that ends that soon is not started again at once."""
+_MOST_PAUSE_S = 10.0
 _POLL_S = 0.01
 _LOCK_POLL_S = 0.05
 _LOCK_S = 1.0
@@ -69,6 +80,7 @@ class EmbeddedStore:
         start_timeout_s: for each step of the start.
         stop_timeout_s: after it a server that does not end is killed.
         binary: the server program; None finds one.
+        restart_s: how often to look for servers that died, and start them again; None: never.
     """
 
     def __init__(
@@ -83,6 +95,7 @@ class EmbeddedStore:
         start_timeout_s: float = 10.0,
         stop_timeout_s: float = 5.0,
         binary: ServerBinary | None = None,
+        restart_s: float | None = 0.25,
     ) -> None:
         self._path = Path(folder)
         self._mesh = mesh
@@ -99,6 +112,10 @@ class EmbeddedStore:
         self._password = ""
         self._nodes: list[Child] = []
         self._sentinels: list[Child] = []
+        self._restart_s = restart_s
+        self._tending: asyncio.Task[None] | None = None
+        self._pauses: dict[Path, tuple[float, float]] = {}
+        """By folder: when that server was started again, and how long to wait should it end at once."""
 
     def __repr__(self) -> str:
         running = sum(child.is_running for child in (*self._nodes, *self._sentinels))
@@ -115,7 +132,10 @@ class EmbeddedStore:
     def address(self) -> StoreAddress:
         """For `RedisStore`; known once started."""
         nodes = tuple((HOST, port) for port in self._state.node_ports)
-        return StoreAddress(nodes, self._mesh, password=self._password)
+        sentinels = Sentinels(self.sentinels, self._mesh)
+        return StoreAddress(
+            nodes, self._mesh, password=self._password, sentinels=sentinels, managed=True
+        )
 
     @property
     def sentinels(self) -> tuple[tuple[str, int], ...]:
@@ -156,6 +176,8 @@ class EmbeddedStore:
         except BaseException:
             await self._end_all()
             raise
+        if self._restart_s is not None:
+            self._tending = asyncio.get_running_loop().create_task(self._tend(self._restart_s))
         return self.address
 
     async def stop(self) -> None:
@@ -164,6 +186,10 @@ class EmbeddedStore:
         """
         if self._folder is None:
             return
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.gather(self._tending, return_exceptions=True)
+            self._tending = None
         try:
             await self._terminate(self._sentinels)
             roles = await asyncio.gather(*map(self._role, range(len(self._nodes))))
@@ -199,22 +225,63 @@ class EmbeddedStore:
         return statuses
 
     async def revive(self) -> list[int]:
-        """Start the nodes that died again, as replicas of the present primary; their ports.
+        """Start servers that died again; the ports of those that could be.
 
-        They come back at replica-priority 0: Sentinel must not promote one before a leader has had
-        it confirmed as a member of the in-sync set, and set its priority.
+        A data node has to wait until another one is the primary.
         """
         assert self._folder
-        roles = await asyncio.gather(*map(self._role, range(len(self._nodes))))
-        primary = next((i for i, role in enumerate(roles) if role), None)
-        if primary is None:
-            raise SetupError("no node is a primary at present: wait for the failover to end")
         revived = []
-        for i, child in enumerate(self._nodes):
-            if not child.is_running:
-                self._nodes[i] = await self._start_node(i, primary, priority=0)
-                revived.append(self._state.node_ports[i])
+        dead = [i for i, child in enumerate(self._nodes) if not child.is_running]
+        if dead and len(dead) == len(self._nodes):
+            last = self._folder.last_primary()
+            if await self._start_again(self._nodes, last, self._folder.node(last), primary=None):
+                revived.append(self._state.node_ports[last])
+        elif dead:
+            roles = await asyncio.gather(*map(self._role, range(len(self._nodes))))
+            found = {i: len(role.links) for i, role in enumerate(roles) if role}
+            primary = max(found, key=found.__getitem__, default=None)
+            if primary is None:
+                dead = []
+            for i in dead:
+                folder = self._folder.node(i)
+                started = await self._start_again(self._nodes, i, folder, primary=primary)
+                revived += [self._state.node_ports[i]] if started else []
+        for i, child in enumerate(self._sentinels):
+            folder = self._folder.sentinel(i)
+            if not child.is_running and await self._start_again(self._sentinels, i, folder):
+                await self._agrees(i)  # TILT's length is no line of its configuration
+                revived.append(self._state.sentinel_ports[i])
         return revived
+
+    async def _tend(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                for port in await self.revive():
+                    log.warning(
+                        "the store's server at port %d had died and was started again", port
+                    )
+            except (OSError, SetupError) as error:
+                log.error("a server of the store died and cannot be started again: %s", error)
+
+    async def _start_again(
+        self, children: list[Child], index: int, folder: Path, *, primary: int | None = None
+    ) -> bool:
+        """Start it, unless it has just died of the same; whether it was started."""
+        now = asyncio.get_running_loop().time()
+        started_at, pause_s = self._pauses.get(folder, (-_MOST_PAUSE_S, 0.0))
+        if now < started_at + pause_s:
+            return False
+        crashed = now < started_at + pause_s + _CRASHED_S
+        longer_s = min(_MOST_PAUSE_S, max(_CRASHED_S, 2 * pause_s))
+        self._pauses[folder] = now, longer_s if crashed else 0.0
+        if children is self._nodes:
+            priority = 100 if primary is None else 0
+            children[index] = await self._start_node(index, primary, priority)
+        else:
+            # It goes on from what it wrote there itself: votes, and who is the primary.
+            children[index] = await self._launch(folder, "--sentinel")
+        return True
 
     async def _locked_folder(self) -> StoreFolder:
         for _ in range(round(_LOCK_S / _LOCK_POLL_S)):
@@ -280,8 +347,11 @@ class EmbeddedStore:
         return await self._start_server(self._folder.sentinel(index), text, "--sentinel")
 
     async def _start_server(self, folder: Path, config: str, *options: str) -> Child:
-        assert self._folder and self._launcher and self._binary
         write_private(folder / CONFIG, config)
+        return await self._launch(folder, *options)
+
+    async def _launch(self, folder: Path, *options: str) -> Child:
+        assert self._folder and self._launcher and self._binary
         return await self._launcher.launch(
             [self._binary.path, folder / CONFIG, *options],
             log=folder / "server.log",

@@ -81,7 +81,7 @@ class RedisNodes:
             self._add(self._nodes, (name for name, _ in node.links))
         said = await self._ask_sentinels() if sentinels and self._sentinels else []
         self._learn(said)
-        return StoreSeen(tuple(nodes), tuple(said), self._watchers)
+        return StoreSeen(tuple(nodes), tuple(said), self._watchers, self._address.managed)
 
     def follow(self, node: str, primary: str) -> None:
         host, _, port = primary.rpartition(":")

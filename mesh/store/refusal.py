@@ -14,7 +14,11 @@ class ServerError(Exception):
         return str(self).split(" ", 1)[0]
 
 
-PERMISSIONS = "~raymesh:* &raymesh:* +@read +@write +@scripting +@connection +info +role +publish"
+PERMISSIONS = (
+    "~raymesh:* &raymesh:* +@read +@write +@scripting +@connection +info +role +publish +time "
+    "+replicaof +config|set"
+)
+"""The last two are for supervisors, when a primary has died or a replica does not follow."""
 
 _ADVICE: dict[str, tuple[bool, str]] = {
     # code: (transient, what to do)

@@ -26,6 +26,7 @@ from mesh.store.resp import connect, pack
 
 
 def embedded(folder: Path, **options) -> EmbeddedStore:
+    options = {"restart_s": None} | options
     return EmbeddedStore(folder, down_after_ms=500, tilt_ms=3000, **options)
 
 
@@ -189,6 +190,54 @@ async def test_a_dead_node_comes_back_as_a_replica_that_is_not_promoted(tmp_path
         await until(follows)
         config = (tmp_path / "node-1" / "server.conf").read_text()
         assert "replica-priority 0" in config
+
+
+async def test_servers_that_die_are_started_again(tmp_path):
+    async with embedded(tmp_path, restart_s=0.05) as store:
+        primary, replica, *_, sentinel = await store.nodes()
+        for dead in (replica, sentinel):
+            os.kill(dead.pid, signal.SIGKILL)
+
+        async def back() -> bool:
+            nodes = await store.nodes()
+            pids = {node.port: node.pid for node in nodes}
+            replicas = [node for node in nodes if node.lag_bytes is not None]
+            new = all(pids[dead.port] != dead.pid for dead in (replica, sentinel))
+            return new and len(replicas) == 2 and all(node.role != "down" for node in nodes)
+
+        await until(back)
+        assert (await store.nodes())[0] == primary
+
+
+async def test_a_primary_that_died_comes_back_as_a_replica_of_its_successor(tmp_path):
+    async with embedded(tmp_path, restart_s=0.05) as store:
+        first, *_ = await store.nodes()
+        os.kill(first.pid, signal.SIGKILL)
+
+        async def replaced() -> bool:
+            nodes = await store.nodes()
+            follows = nodes[0].role == "replica" and nodes[0].lag_bytes is not None
+            return follows and sum(node.role == "primary" for node in nodes) == 1
+
+        await until(replaced)
+        config = (tmp_path / "node-0" / "server.conf").read_text()
+        assert "replica-priority 0" in config
+
+
+async def test_where_every_node_died_the_one_promoted_last_begins(tmp_path):
+    async with embedded(tmp_path, restart_s=0.05) as store:
+        await put(store, b"1")
+        await asyncio.sleep(1.1)  # by then it is on disk
+        first, *others = await store.nodes()
+        for node in (first, *others[:2]):
+            os.kill(node.pid, signal.SIGKILL)
+
+        async def all_follow() -> bool:
+            nodes = await store.nodes()
+            return nodes[0].role == "primary" and all(n.lag_bytes is not None for n in nodes[1:3])
+
+        await until(all_follow)
+        assert await kept(store) == b"1"
 
 
 async def test_no_server_outlives_an_owner_that_is_killed(tmp_path):

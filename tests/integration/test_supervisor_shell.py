@@ -155,21 +155,19 @@ async def test_a_handler_that_lost_its_link_comes_back_and_nothing_moves(meshed)
     assert await meshed.events("failover") == []
 
 
-async def test_handlers_that_find_the_life_closed_say_so_and_keep_their_links_and_all_they_have(
+async def test_a_restarted_store_gets_its_next_life_and_handlers_keep_their_links_and_all_they_have(
     meshed,
 ):
     client = await meshed.connect()
     assert await client.call("KV.incr", "k") == 1
-    links, run_id = dict(meshed.supervisor.links.handlers), meshed.server.run_id
+    links = dict(meshed.supervisor.links.handlers)
+    processes = {id_: node.nonce for id_, node in meshed.nodes.items()}
     meshed.server.restart()
-    call = asyncio.create_task(client.call("KV.incr", "k"))
-    cores = [node._core for node in meshed.nodes.values()]
-    await meshed.until(lambda: all(core.to_repeat() for core in cores))
-    assert not call.done()
-    meshed.server.run_id = run_id
-    assert await call == 2
+    assert await client.call("KV.incr", "k") == 2
+    assert (await meshed.status())["store_life"] == 2
     assert meshed.supervisor.links.handlers == links
-    await meshed.until(lambda: not any(core.to_repeat() for core in cores))
+    assert {id_: node.nonce for id_, node in meshed.nodes.items()} == processes
+    await meshed.until(lambda: not any(n._core.to_repeat() for n in meshed.nodes.values()))
 
 
 def supervisor(server: MemoryServer, **changed: object) -> Supervisor:

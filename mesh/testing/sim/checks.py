@@ -33,7 +33,7 @@ What a world tells:
     checks.calls_ended(at, history, bound_s)
     checks.nothing_lost_or_doubled(at, history, final)         # {(entity, key): its value in the store}
     checks.client_counts(at, client, history, stats)
-    checks.handler_counts(at, handler, done, entity_errors, not_executed, unknown)  # with each beat, too
+    checks.handler_counts(at, supervisor, handler, done, ...)  # with each beat, too
     checks.counts_add_up(at, clients, undisturbed=...)
     checks.owners_answer(at, faults_stopped_at, bound_s, {partition: when it answered, or None})
     checks.linearizable(at, history, Account, KV)
