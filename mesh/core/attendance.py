@@ -158,15 +158,16 @@ class Attendance:
     def give_up_silent(self, began: float, now: float) -> None:
         """Who is on record and has not come, with its whole lease out, is given up (schedule F9).
 
-        Where the store was away for a while, nobody could renew: nothing is seen of it then, and nothing is
-        out. One that renews gets some time, since it is neither dead nor cut off from the store.
+        No number was seen before this leader began, so nobody is out before a whole lease has passed since;
+        and while the store was away, when nobody could renew, nothing was seen either. One that renews gets
+        some more time: it is neither dead nor cut off from the store.
 
         Args:
-            began: when this leader did; leases are counted from there.
+            began: when this leader did.
             now: the time.
         """
         a = self._affairs
-        if a.readings.store_away or now < began + a.config.lease.out_s:
+        if a.readings.store_away:
             return
         for member in a.members.on_record():
             out_at = a.waits.out_at(member.row.nonce)
