@@ -79,7 +79,8 @@ def connect(mesh: str, address: str, *, dashboard: bool, temp_dir: str) -> RayIn
                 else {}
             ),
         )
-    except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:
+        # Also bare ones: Ray raises one where a service of it does not come up in time.
         if address == "auto" and isinstance(error, ConnectionError):
             raise SetupError(
                 "--ray auto: no Ray runs on this machine; start one with `ray start --head`, name its "

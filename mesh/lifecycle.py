@@ -35,7 +35,26 @@ from mesh.launch import Launched, Launching, Progress
 _DOWN_S = 60.0
 
 
-class Settings(TypedDict, total=False):
+class TimingSettings(TypedDict, total=False):
+    """How patient a mesh is; unset ones come from the preset that `timing` names."""
+
+    timing: str
+    lease_s: float | None
+    lease_margin_s: float | None
+    renew_s: float | None
+    lease_read_s: float | None
+    beat_s: float | None
+    missed_beats: int | None
+    probe_s: float | None
+    kill_s: float | None
+    proof_s: float | None
+    slow_method_s: float | None
+    gray_s: float | None
+    gray_floor_s: float | None
+    well_s: float | None
+
+
+class Settings(TimingSettings, total=False):
     """What `mesh up` takes as flags; see `mesh.config.SETTINGS`, where each is described."""
 
     name: str
@@ -48,6 +67,7 @@ class Settings(TypedDict, total=False):
     ray: str
     dashboard: bool
     data_dir: str | None
+    health_port: int | None
     store: str
     store_password: str
     durability: str
