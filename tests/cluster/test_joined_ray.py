@@ -130,7 +130,7 @@ def options(head: Head, name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-ACTORS = ["handler h-0", "handler h-1", "supervisor s-0", "warden w-0"]
+ACTORS = ["handler h-0", "handler h-1", "supervisor s-0", "supervisor s-1", "warden w-0"]
 
 
 def test_up_and_down_leave_the_ray_as_it_was(head: Head, name: str, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_killed_owner_takes_its_actors_along_and_not_the_ray(
     rows = (*m.status()["handlers"], *m.status()["supervisors"], *m.status()["wardens"])
     pids = {row["pid"] for row in rows}
     actors = {p for p in family(*pids) if p.pid in pids}
-    assert len(actors) == 4
+    assert len(actors) == 5
     # A replacement has another creator than the others, and ends all the same.
     replaced = {row["pid"] for row in m.status()["handlers"] if row["id"] == "h-0"}
     os.kill(replaced.pop(), signal.SIGKILL)
