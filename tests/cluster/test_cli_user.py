@@ -36,6 +36,7 @@ async def test_status_has_exactly_the_promised_fields(
         "endpoints": ["str"],
         "partitions": "int",
         "ready": "bool",
+        "leader": "str",
         "table_version": ["int"],
         "store_life": "int",
         "supervisors": [{"id": "str", "role": "str", "pid": "int", "host": "str", "port": "int"}],

@@ -177,7 +177,7 @@ def test_a_killed_owner_takes_its_actors_along_and_not_the_ray(
     rows = (*m.status()["handlers"], *m.status()["supervisors"], *m.status()["wardens"])
     pids = {row["pid"] for row in rows}
     actors = {p for p in family(*pids) if p.pid in pids}
-    assert len(actors) == 4
+    assert len(actors) == 5
     # A replacement has another creator than the others, and ends all the same.
     replaced = {row["pid"] for row in m.status()["handlers"] if row["id"] == "h-0"}
     os.kill(replaced.pop(), signal.SIGKILL)

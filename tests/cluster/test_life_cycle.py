@@ -169,8 +169,9 @@ async def test_calls_need_no_supervisor_and_a_killed_command_takes_everything_al
     handler = "{host}:{port}".format(**status["handlers"][0])
     async with await mesh.connect(handler, token=SECRET) as client:
         assert await client.call("KV.incr", "k") == 1
-        os.kill(status["supervisors"][0]["pid"], signal.SIGKILL)
-        wait_for(lambda: not listens(status["supervisors"][0]["port"]))
+        for row in status["supervisors"]:
+            os.kill(row["pid"], signal.SIGKILL)
+        wait_for(lambda: not any(listens(row["port"]) for row in status["supervisors"]))
         assert [await client.call("KV.incr", "k") for _ in range(50)] == list(range(2, 52))
         async with await mesh.connect(handler, token=SECRET) as newcomer:
             assert await newcomer.call("KV.get", "k") == 51

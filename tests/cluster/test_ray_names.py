@@ -51,7 +51,8 @@ def test_what_ray_shows_of_an_actor_for_ever_is_true_for_ever(role: str) -> None
     # Ray keeps the repr that an actor has before its first call (2.60), so "starting" would be shown of
     # one that has served for weeks.
     actor = getattr(import_module(f"actors.{role}"), f"{role.capitalize()}Actor")
-    assert repr(actor("x-0")) == f"{role} x-0"
+    named = ("x-0",) if role == "handler" else ("m", "x-0")
+    assert repr(actor(*named)) == f"{role} x-0"
 
 
 def test_the_library_does_not_bring_ray_along(shared: Launched) -> None:
