@@ -72,6 +72,9 @@ _WORDS: dict[str, Callable[[Event], str]] = {
     "standing_down": lambda e: f"{e['supervisor']} leads no more: {e['reason']}",
     "supervisor_here": lambda e: f"supervisor {e['supervisor']} is here (pid {e['pid']})",
     "supervisor_lost": lambda e: f"supervisor {e['supervisor']} is gone ({e['reason']})",
+    "life_closed": lambda e: (
+        f"the store has another primary, or it was restarted: life {e['life']} is over"
+    ),
     "warden_here": lambda e: (
         f"warden {e['warden']} (pid {e['pid']}) watches {e['watching']} processes on {e['node']}"
     ),
@@ -114,6 +117,7 @@ _LEVELS = {
     "warden_lost": logging.WARNING,
     "handler_start_failed": logging.ERROR,
     "leader_stopped": logging.ERROR,
+    "life_closed": logging.WARNING,
     "loss_possible": logging.ERROR,
     "store_lost": logging.WARNING,
     "store_short": logging.ERROR,

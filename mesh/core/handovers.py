@@ -6,11 +6,10 @@ for. What a process says that it lacks permits a new epoch for the same owner, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import msgpack
-
-from mesh.core.members import Intent
+from mesh.core.members import Intent, Member
 from mesh.core.signals import PartitionsReleased, Record
 from mesh.core.table import Table
 
@@ -30,33 +29,46 @@ class Handovers:
         """In the order in which they came: the same in each run."""
         self.missing: set[int] = set()
         self._began: float | None = None
-        self._receivers: list[str] = []
-        self._count = 0
+        self._fields: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"Handovers({len(self.intents)} planned, {len(self.released)} released)"
 
     def plan(
-        self, wanted: Mapping[int, bytes], table: Table, ids: Mapping[bytes, str], now: float
+        self, wanted: Mapping[int, bytes], table: Table, members: Iterable[Member], now: float
     ) -> dict[bytes, list[tuple[int, int]]]:
         """Plan these moves (partition → receiver's nonce); what is to be asked of whom, by nonce.
 
         Args:
             wanted: the moves.
             table: who owns what.
-            ids: handler id of each receiver.
+            members: all who give or receive.
             now: the time, in seconds.
         """
         asks: dict[bytes, list[tuple[int, int]]] = {}
         if not wanted:
             return asks
-        self._began, self._count = now, len(wanted)
-        self._receivers = sorted({ids[nonce] for nonce in wanted.values()})
         for partition, target in wanted.items():
             intent = Intent(table.owner(partition).handler.nonce, table.epochs[partition], target)
             self.intents[partition] = intent
             asks.setdefault(intent.source, []).append((partition, intent.epoch))
+        by_nonce = {m.row.nonce: m for m in members}
+        ill = [by_nonce[nonce].weighed for nonce in asks]
+        self._began = now
+        self._fields = {
+            "from": sorted({by_nonce[nonce].row.id for nonce in asks}),
+            "to": sorted({by_nonce[nonce].row.id for nonce in wanted.values()}),
+            "partitions": len(wanted),
+            "why": next((weighed.why for weighed in ill if weighed), "balance"),
+        }
         return asks
+
+    def restore(self, intents: Mapping[int, Intent], table: Table) -> None:
+        """Take up what an earlier leader had planned; what does not fit its table is over."""
+        for partition, intent in intents.items():
+            owner, epoch = table.owner(partition)
+            if (owner.nonce, epoch) == (intent.source, intent.epoch):
+                self.intents[partition] = intent
 
     def on_released(self, event: PartitionsReleased) -> None:
         """Partitions were given up, or are not held by whom they were asked of."""
@@ -93,9 +105,5 @@ class Handovers:
             return []
         took_s = now - self._began
         self._began = None
-        fields = {"to": self._receivers, "partitions": self._count}
-        return [Record("handover", {**fields, "took_ms": round(took_s * 1000, 3)}, took_s)]
-
-    def encode(self) -> bytes:
-        """The plans, for a later leader."""
-        return msgpack.packb([[p, i.source, i.epoch, i.target] for p, i in self.intents.items()])
+        fields = {**self._fields, "took_ms": round(took_s * 1000, 3)}
+        return [Record("handover", fields, took_s)]

@@ -184,12 +184,13 @@ LeadershipEffect = MakeBid | BeginToLead | StandDown | Missed
 class Leadership:
     """One supervisor's part in who leads.
 
+    It bids for nothing before it was told to stand by, or has heard a leader.
+
     Args:
         config: see LeadershipConfig.
-        now: when it begins to stand by, seconds.
     """
 
-    def __init__(self, config: LeadershipConfig, now: float) -> None:
+    def __init__(self, config: LeadershipConfig) -> None:
         self.config = config
         self.role = Role.STANDBY
         self.token = 0
@@ -202,11 +203,10 @@ class Leadership:
         self._is_unknown = True
         """Who leads was never heard of: a bid is made over whatever the store has on record."""
         self._patience = 1
-        self._led_since = now
+        self._led_since = 0.0
         self._reason = ""
         """Why the leader counts as lost once `_due` is there."""
-        self._due = now
-        self._wait(now)
+        self._due: float | None = None
 
     def __repr__(self) -> str:
         return f"Leadership({self.role}, token {self.token}, leader {self.leader})"
@@ -215,6 +215,11 @@ class Leadership:
     def due(self) -> float | None:
         """When to look next, if nothing happens before; None: not at all."""
         return self._due if self.role is Role.STANDBY else None
+
+    def stand_by(self, now: float) -> None:
+        """Bid from now on, if no leader is heard."""
+        if self._due is None:
+            self._wait(now)
 
     def step(self, event: LeadershipEvent, now: float) -> list[LeadershipEffect]:
         """Take one event; return what is to be done, in this order."""
@@ -264,13 +269,13 @@ class Leadership:
         return []
 
     def _on_link_lost(self, id_: str, now: float) -> list[LeadershipEffect]:
-        if self.role is Role.STANDBY and id_ == self.leader:
+        if self.role is Role.STANDBY and id_ == self.leader and self._due is not None:
             self._reason = "its connection broke"
             self._due = min(self._due, now + self.config.grace_s + self._stagger_s)
         return []
 
     def _look(self, now: float) -> list[LeadershipEffect]:
-        if self.role is not Role.STANDBY or now < self._due:
+        if self.role is not Role.STANDBY or self._due is None or now < self._due:
             return []
         if now > self._due + self.config.silence_s / 2:
             # It is this process that was away. What the leader said meanwhile is read first.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from mesh.core.lease import LeaseTiming
 from mesh.core.messages import Beat
 from mesh.core.signals import Record
 from mesh.core.table import HandlerRow
@@ -21,6 +23,9 @@ class SupervisionConfig:
         restart_most_s: a handler that dies again and again is started ever later, up to this.
         store_retry_s: pause before a store call whose connection broke is sent again.
         settled_s: a handler that lived this long is started as quickly as a new one.
+        contact_s: how long a new leader waits for a process on record that renews its lease and does not
+            come, and for handlers that the last leader may just have been starting.
+        lease: when leases are out.
     """
 
     handlers: tuple[str, ...]
@@ -29,11 +34,31 @@ class SupervisionConfig:
     restart_most_s: float = 10.0
     store_retry_s: float = 0.05
     settled_s: float = 30.0
+    contact_s: float = 5.0
+    lease: LeaseTiming = LeaseTiming()  # noqa: RUF009 - frozen
+
+
+class Weighed(NamedTuple):
+    """A smaller weight, since when, and why: "gray" or "starved"."""
+
+    weight: float
+    since: float
+    why: str
 
 
 @dataclass(slots=True)
 class Member:
-    """One handler process as the supervisor knows it."""
+    """One handler process as the supervisor knows it.
+
+    Attributes:
+        weight: share of the partitions that it asks for.
+        contacted: it has shown itself to this leader, in this life; others are only on record.
+        enrolled: it has a grant.
+        version: of its grant; adopted: the version that it has taken up, all of it.
+        first_sign: when something was first seen to be wrong with it.
+        gone_at: when it was proven dead, or given up without a proof; then `cause` says why.
+        weighed: what counts in place of its weight while it is ill.
+    """
 
     row: HandlerRow
     pid: int
@@ -41,17 +66,20 @@ class Member:
     weight: float
     registered_at: float
     connected: bool = True
+    contacted: bool = True
     enrolled: bool = False
     version: int = 0
     adopted: int = 0
     first_sign: float | None = None
-    proven_at: float | None = None
+    gone_at: float | None = None
+    cause: str = ""
+    weighed: Weighed | None = None
     beat: Beat | None = None
 
     @property
     def state(self) -> str:
         """As `mesh status` shows it."""
-        if self.proven_at is not None:
+        if self.gone_at is not None:
             return "dead"
         if not self.enrolled:
             return "starting"
@@ -70,7 +98,7 @@ class Failover:
     member: Member
     partitions: int
     first_sign: float
-    proven_at: float
+    gone_at: float
     decided_at: float
     fenced_at: float = 0.0
     published_at: float = 0.0
@@ -96,11 +124,11 @@ def record_failover(f: Failover, now: float) -> Record:
         {
             "handler": f.member.row.id,
             "pid": f.member.pid,
-            "cause": "exit",
+            "cause": f.member.cause,
             "partitions": f.partitions,
             "phases_ms": {
-                "detect": ms(f.first_sign, f.proven_at),
-                "decide": ms(f.proven_at, f.decided_at),
+                "detect": ms(f.first_sign, f.gone_at),
+                "decide": ms(f.gone_at, f.decided_at),
                 "fence": ms(f.decided_at, f.fenced_at),
                 "publish": ms(f.fenced_at, f.published_at),
                 "ready": ms(f.published_at, now),

@@ -11,13 +11,29 @@ from mesh.core.members import Member
 from mesh.core.records import Moves
 from mesh.core.table import Table, TableVersion
 
+ILL_AT_ONCE = 1 / 3
+"""Of the handlers, or one: so many may be relieved of their load at the same time. Were it more, the others
+could not carry it, and it were likelier that something else is wrong.
+"""
+
+
+def weights_of(members: Sequence[Member]) -> dict[bytes, float]:
+    """What each is to hold, in proportion; those that fell ill first are relieved first."""
+    weights = {m.row.nonce: m.weight for m in members}
+    ill = [(m.weighed.since, m.row.nonce, m.weighed.weight) for m in members if m.weighed]
+    most = max(1, int(len(weights) * ILL_AT_ONCE))
+    weights |= {nonce: weight for _, nonce, weight in sorted(ill)[:most]}
+    if ill and max(weights.values()) <= 0:
+        return {m.row.nonce: m.weight for m in members}  # somebody has to have them
+    return weights
+
 
 def first_table(
     version: TableVersion, partitions: int, members: Sequence[Member]
 ) -> tuple[Table, Moves]:
     """Everything, evenly by weight, to handlers none of which has owned anything before."""
     owned = {m.row.nonce: 0 for m in members}
-    placed = assignment.place(range(partitions), owned, {m.row.nonce: m.weight for m in members})
+    placed = assignment.place(range(partitions), owned, weights_of(members))
     owners = [placed[p] for p in range(partitions)]
     epochs = [next_epoch(NOT_HELD, version.life)] * partitions
     index = {m.row.nonce: i for i, m in enumerate(members)}
@@ -30,24 +46,24 @@ def due_moves(
     table: Table,
     life: int,
     alive: Sequence[Member],
-    dead: Sequence[Member],
+    gone: Sequence[Member],
     handovers: Handovers,
 ) -> Moves:
-    """What the dead have owned goes to the survivors, what was released to whom it was meant for, and what
-    its owner lacks to that same owner.
+    """What those that are gone have owned goes to the survivors, what was released to whom it was meant for,
+    and what its owner lacks to that same owner.
 
     Args:
         table: who owns what.
         life: in which the new epochs are given.
         alive: who may receive.
-        dead: whose partitions have to move. What was planned for these partitions before is over.
+        gone: whose partitions have to move; of one without a grant, nobody holds them. What was planned for
+            these partitions before is over.
         handovers: what was planned, released, or lost.
     """
     owned = {m.row.nonce: len(table.partitions_of(m.row.nonce)) for m in alive}
     orphans: list[int] = []
-    for member in dead:
-        if member.enrolled:
-            orphans += table.partitions_of(member.row.nonce)
+    for member in gone:
+        orphans += table.partitions_of(member.row.nonce)
     handovers.settle(orphans)
     placed: dict[int, bytes] = {}
     for partition in handovers.released:
@@ -59,16 +75,17 @@ def due_moves(
             orphans.append(partition)
     for partition in handovers.missing:
         placed[partition] = table.owner(partition).handler.nonce
-    placed |= assignment.place(orphans, owned, {m.row.nonce: m.weight for m in alive})
+    placed |= assignment.place(orphans, owned, weights_of(alive))
     partitions = sorted(placed)
-    nonces = [row.nonce for row in table.handlers]
+    without = {m.row.nonce for m in gone if not m.enrolled}
+    nonces = [None if row.nonce in without else row.nonce for row in table.handlers]
     epochs = [table.epochs[p] for p in partitions]
     # Thousands of partitions share a handful of epochs.
     newer = {epoch: next_epoch(epoch, life) for epoch in set(epochs)}
     return Moves(
         partitions,
-        [nonces[table.owners[p]] for p in partitions],
-        epochs,
+        givers := [nonces[table.owners[p]] for p in partitions],
+        [e if n else NOT_HELD for e, n in zip(epochs, givers, strict=True)] if without else epochs,
         [placed[p] for p in partitions],
         [newer[epoch] for epoch in epochs],
     )
@@ -76,5 +93,5 @@ def due_moves(
 
 def even_shares(table: Table, members: Sequence[Member]) -> dict[int, bytes]:
     """The fewest moves (partition → receiver's nonce) that make the shares follow the weights."""
-    weights = {m.row.nonce: m.weight for m in members}
+    weights = weights_of(members)
     return assignment.rebalance({nonce: table.partitions_of(nonce) for nonce in weights}, weights)

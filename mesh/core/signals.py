@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +29,36 @@ class ConnectionLost:
 
 @dataclass(frozen=True, slots=True)
 class ProcessExited:
-    """A warden has the proof that it executes nothing any more, since `at`; its sockets may still be open."""
+    """A warden has the proof that it executes nothing any more, since `at`; its sockets may still be open.
+
+    `cause` is "hang" where it was killed for that.
+    """
 
     nonce: bytes
     handler: str
     at: float
+    cause: str = "exit"
+
+
+@dataclass(frozen=True, slots=True)
+class Unproven:
+    """A process is to be taken over without a proof of its death; `cause` is "hang", "unreachable" or "gray".
+
+    Said again while it holds: nothing is done upon it while the store is away, and a process that registers
+    before anything was done is taken at its word.
+    """
+
+    nonce: bytes
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """A process is to hold a share by that weight from now on; `why` is "gray", "starved" or "well"."""
+
+    nonce: bytes
+    weight: float
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +96,18 @@ class StoreReplied:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewalsRead:
+    """The renewal numbers that were asked for; None: the life is closed."""
+
+    numbers: Mapping[bytes, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAway:
+    """The renewal numbers could not be had: the store does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """The shell has sent what the last step asked it to send."""
 
@@ -101,10 +138,14 @@ Event = (
     Registered
     | ConnectionLost
     | ProcessExited
+    | Unproven
+    | Weigh
     | GrantAdopted
     | PartitionsReleased
     | PartitionsDropped
     | StoreReplied
+    | RenewalsRead
+    | StoreAway
     | Published
     | StartFailed
     | Beaten
@@ -119,6 +160,26 @@ class CallStore:
     """Make this call; answer with StoreReplied."""
 
     call: Takeover
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRenewals:
+    """Read the renewal numbers of these grants; answer with RenewalsRead, or StoreAway."""
+
+    nonces: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LifeClosed:
+    """The store has another primary, or the same one restarted: a new life is due, and a new brain for it.
+
+    This one only notes deaths from now on; see `Supervision.exits`.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Deposed:
+    """Another leader has the store's ear: this one does nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +238,9 @@ class Record:
 
 Effect = (
     CallStore
+    | ReadRenewals
+    | LifeClosed
+    | Deposed
     | TellGrant
     | AskRelease
     | PublishTable

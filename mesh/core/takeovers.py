@@ -43,21 +43,26 @@ class Operation:
         """That process is on its way into the mesh."""
         return any(nonce == n for n, _ in self.call.enroll)
 
+    def revokes(self, nonce: bytes) -> bool:
+        """Its grant is on its way out."""
+        return nonce in self.call.revoke
+
 
 class Takeovers:
     """Those of one leader.
 
     Args:
-        token: the leader's; with a number it names each call.
+        life: in which the calls are made.
+        token: the leader's; with the life and a number it names each call.
         has_adopted: whether the process of that nonce has taken up that version of its grant, or never will.
 
     Attributes:
         current: the call that is under way.
     """
 
-    def __init__(self, token: int, has_adopted: Callable[[bytes, int], bool]) -> None:
+    def __init__(self, life: int, token: int, has_adopted: Callable[[bytes, int], bool]) -> None:
         self.current: Operation | None = None
-        self._token = token
+        self._names = token.to_bytes(4, "big") + life.to_bytes(4, "big")
         self._has_adopted = has_adopted
         self._publishing: dict[bytes, Operation] = {}
         self._numbers = 0
@@ -73,7 +78,7 @@ class Takeovers:
     def next_name(self) -> bytes:
         """A name for the next call."""
         self._numbers += 1
-        return self._token.to_bytes(4, "big") + self._numbers.to_bytes(4, "big")
+        return self._names + self._numbers.to_bytes(4, "big")
 
     def done(self) -> Operation:
         """The current call is acknowledged; what follows from it is being told."""

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 
 from mesh.core import signals as sv
+from mesh.core.leadership import Deposed, LeadershipEvent, LifeClosed
 from mesh.core.records import Takeover
 from mesh.core.supervision import Supervision
 from mesh.errors import MeshError
@@ -37,7 +38,7 @@ class Leader:
         journal: gets its records.
         clock: what the brain is told the time by.
         tasks: what it has under way.
-        deposed: called when the store has said that another leads.
+        over: called when its lead is over: the store says so.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Leader:
         journal: Journal,
         clock: Clock,
         tasks: Tasks,
-        deposed: Callable[[], None],
+        over: Callable[[LeadershipEvent], None],
     ) -> None:
         self.core: Supervision | None = None
         """The brain, while this supervisor leads."""
@@ -60,7 +61,7 @@ class Leader:
         self._journal = journal
         self._clock = clock
         self._tasks = tasks
-        self._deposed = deposed
+        self._over = over
         self._ticking: asyncio.Task[None] | None = None
         self._halted = False
 
@@ -97,14 +98,18 @@ class Leader:
             return
         for effect in core.step(event, self._clock.now()):
             self.perform(effect)
-        if core.deposed and self.core is core:
-            self._deposed()
 
     def perform(self, effect: sv.Effect) -> None:
         """Carry an effect out."""
         match effect:
             case sv.CallStore(call):
                 _ = self._tasks.spawn(self._call_store(call), "takeover")
+            case sv.ReadRenewals(nonces):
+                _ = self._tasks.spawn(self._read_renewals(nonces), "renewals")
+            case sv.LifeClosed():
+                self._over(LifeClosed())
+            case sv.Deposed():
+                self._over(Deposed())
             case sv.TellGrant(nonce, grant):
                 self._links.tell(nonce, grant)
             case sv.AskRelease(nonce, release):
@@ -130,6 +135,19 @@ class Leader:
             log.warning("the store did not take the call, it is made again: %s", error)
         self.step(sv.StoreReplied(call.operation, reply))
 
+    async def _read_renewals(self, nonces: tuple[bytes, ...]) -> None:
+        core = self.core
+        if core is None:
+            return
+        event: sv.Event
+        try:
+            event = sv.RenewalsRead(await self._store.renewals(core.life, nonces))
+        except (StoreUnreachable, StoreRefused) as error:
+            log.debug("the store does not say who has renewed: %s", error)
+            event = sv.StoreAway()
+        if core is self.core:  # numbers of an earlier life say nothing in this one
+            self.step(event)
+
     async def _start_handler(self, id_: str, earlier: asyncio.Task[None] | None) -> None:
         core = self.core
         if earlier is not None and not earlier.done():
@@ -151,7 +169,7 @@ class Leader:
         life = (await self._store.recorded()).life
         if life is not None and life.token == token:
             return True
-        self._deposed()
+        self._over(Deposed())
         return False
 
     async def _tick(self) -> None:

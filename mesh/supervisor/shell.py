@@ -13,10 +13,12 @@ and get every new table there; they need none of it to go on.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from mesh.core import leadership as ls
 from mesh.core import signals as sv
+from mesh.core.learned import Learned
 from mesh.core.members import SupervisionConfig
 from mesh.core.messages import (
     Adopted,
@@ -37,12 +39,12 @@ from mesh.core.messages import (
 )
 from mesh.core.pulse import Echo, Probed, Pulse, Seen, Watches
 from mesh.core.supervision import Supervision
-from mesh.errors import ProtocolError
+from mesh.errors import MeshError, ProtocolError
 from mesh.ids import process_id
-from mesh.lives import Lives, LivesConfig, Opened
+from mesh.lives import Lives, LivesConfig, Opened, Outbid
 from mesh.net.clock import SYSTEM, Clock, Timer
 from mesh.net.connection import Connection
-from mesh.store.api import Store
+from mesh.store.api import Store, StoreRefused, StoreUnreachable
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.leader import Leader
 from mesh.supervisor.links import Links
@@ -51,8 +53,12 @@ from mesh.supervisor.questions import Questions
 from mesh.supervisor.settings import Launcher, SupervisorSettings
 from mesh.supervisor.tasks import Tasks
 
+log = logging.getLogger("mesh.supervisor")
+
 _LAST_WORDS_S = 0.05
 _LEAST_S = 0.001
+_RECORDED_S = 0.3
+"""How long a bidder asks the store for the token that it would bid over, before it bids all the same."""
 
 
 class Supervisor:
@@ -84,9 +90,9 @@ class Supervisor:
         self.links = Links(settings, self)
         self.journal = Journal(self.links.nonce, clock, self.links.spread)
         self.peers = Peers(settings, self.links.nonce, self, self._tasks)
-        self.leadership = ls.Leadership(settings.leadership, clock.now())
+        self.leadership = ls.Leadership(settings.leadership)
         self.leader = Leader(
-            store, launcher, self.links, self.journal, clock, self._tasks, self._on_deposed
+            store, launcher, self.links, self.journal, clock, self._tasks, self._lead_step
         )
         self.questions = Questions(
             settings,
@@ -109,9 +115,12 @@ class Supervisor:
             clock,
         )
         self._opened: Opened | None = None
+        """What the last bid, or the first opening, has brought."""
+        self._is_first = False
         self._exits: dict[bytes, sv.ProcessExited] = {}
         """Every death that a warden has proven; wardens say it once on a link, and who leads may change."""
         self._looking: Timer | None = None
+        self._looking_at = 0.0
         self._beating: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -157,12 +166,12 @@ class Supervisor:
         Raises:
             SetupError: the store is not fit, does not get ready in time, or belongs to another mesh.
         """
-        # Supervision places everything anew: it knows nothing of the processes of an earlier up.
-        opened = await self._lives.open_first(end_grants=True)
-        self._on_won(opened)
+        self._won(await self._lives.open_first(), is_first=True)
 
     async def stand_by(self) -> None:
-        """Watch whoever leads, and take the lead once nobody does."""
+        """Watch whoever leads, and bid for the lead once nobody does."""
+        self.leadership.stand_by(self._clock.now())
+        self._look_later()
 
     async def stop(self) -> None:
         """End every task and close every socket."""
@@ -198,11 +207,29 @@ class Supervisor:
             return
         for effect in self.leadership.step(event, self._clock.now()):
             self._perform(effect)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        """See to it that somebody looks when a standby's patience ends; beats only ever move that on."""
+        due = self.leadership.due
+        if due is None or self._stopping:
+            return
+        if self._looking is not None:
+            if self._looking_at <= due:
+                return
+            self._looking.cancel()
+        self._looking_at = due
+        delay_s = max(_LEAST_S, due - self._clock.now())
+        self._looking = self._clock.call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        self._lead_step(ls.Looked())
 
     def _perform(self, effect: ls.LeadershipEffect) -> None:
         match effect:
-            case ls.MakeBid():
-                pass
+            case ls.MakeBid(over):
+                _ = self._tasks.spawn(self._bid(over), "bid")
             case ls.BeginToLead(token, life):
                 self._begin_to_lead(token, life)
             case ls.StandDown(reason):
@@ -211,12 +238,34 @@ class Supervisor:
                 fields = {"supervisor": id_, "by": self.settings.id, "reason": reason}
                 self.journal.record("leader_missed", fields)
 
-    def _on_won(self, opened: Opened) -> None:
-        self._opened = opened
-        self._lead_step(ls.BidWon(opened.token, opened.life))
+    async def _bid(self, over: int | None) -> None:
+        """Bid at the store; where somebody was quicker, let it be."""
+        try:
+            token = await self._recorded_token()
+            if over is not None and token is not None and token > over:
+                self._lead_step(ls.BidTopped(token))
+                return
+            self._won(await self._lives.bid())
+        except Outbid as error:
+            log.info("outbid: %s", error)
+            self._lead_step(ls.BidTopped(await self._recorded_token() or self.leadership.token))
+        except MeshError as error:
+            log.warning("nobody takes the bid of %s: %s", self.settings.id, error)
+            self._lead_step(ls.BidFailed())
 
-    def _on_deposed(self) -> None:
-        self._lead_step(ls.Deposed())
+    async def _recorded_token(self) -> int | None:
+        """The token on record; None where the store does not say at once."""
+        try:
+            async with asyncio.timeout(_RECORDED_S):
+                life = (await self._store.recorded()).life
+        except (StoreUnreachable, StoreRefused, TimeoutError):
+            return None
+        return life.token if life is not None else None
+
+    def _won(self, opened: Opened, *, is_first: bool = False) -> None:
+        self._opened = opened
+        self._is_first = is_first
+        self._lead_step(ls.BidWon(opened.token, opened.life))
 
     def _begin_to_lead(self, token: int, life: int) -> None:
         s, opened = self.settings, self._opened
@@ -224,14 +273,20 @@ class Supervisor:
         assert (opened.token, opened.life) == (token, life)
         self.questions.sync_set = opened.sync_set
         config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s)
+        learned = Learned.of(
+            opened.recorded,
+            opened.versions,
+            first=self._is_first,
+            exited=tuple(self._exits.values()),
+        )
         self.journal.record("leading", {"supervisor": s.id, "life": life, "token": token})
-        self.leader.begin(Supervision(config, partitions=s.partitions, life=life, token=token))
         self._take_stock()
-        for exited in list(self._exits.values()):
-            self.leader.step(exited)
+        self.leader.begin(
+            Supervision(config, partitions=s.partitions, life=life, token=token, learned=learned)
+        )
+        self.links.lead(Leading(token, life, s.id))
         for register in list(self.links.registered.values()):
             self.leader.step(sv.Registered(register))
-        self.links.lead(Leading(token, life, s.id))
         if self._beating is not None:
             self._beating.cancel()
         self._beating = self._tasks.spawn(self._beat(token), "beat")

@@ -123,7 +123,7 @@ async def test_a_failover_and_a_handover_have_the_fields_that_programs_read():
     assert failover.keys() == {"kind", "at", "handler", "pid", "cause", "partitions", "phases_ms"}
     assert list(failover["phases_ms"]) == ["detect", "decide", "fence", "publish", "ready"]
     assert failover["cause"] == "exit" and type(failover["partitions"]) is int
-    assert handover.keys() == {"kind", "at", "to", "partitions", "took_ms"}
+    assert handover.keys() == {"kind", "at", "from", "to", "partitions", "why", "took_ms"}
     for event in (failover, handover):
         assert before - 1 < event["at"] < time.time() + 1
 

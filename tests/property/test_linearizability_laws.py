@@ -89,7 +89,9 @@ def explainable(operations):
 def fits(order):
     state = None
     for i, operation in enumerate(order):
-        if any(later.last < operation.first for later in order[i + 1 :]):
+        # One whose outcome is unknown may take effect long after its caller was told so.
+        ended = [later for later in order[i + 1 :] if later.executed is not None]
+        if any(later.last < operation.first for later in ended):
             return False
         state, reply, error = MODEL.run(state, operation)
         if operation.executed is not None and not MODEL.fits(operation, reply, error):

@@ -34,12 +34,19 @@ def told(text, seed=1):
         ("a: Counter.incr('k')", "a call is written with its end"),
         ("a begins Counter.incr('k')\n1 s pass\na has not ended", "it has ended: #1 a:"),
         ("a ends -> 1", "a has begun no call"),
+        ("wait until db-1 is the primary", "it was not so that db-1 is the primary within 30 s"),
+        ("A is the primary\nB is a replica\nthe in-sync set is B", "it is ['db-1', 'db-2']"),
+        ("a loss is reported", "this was reported: []"),
+        ("L1 is the leader\nL2 is a standby", "there is no standby that has no name yet"),
         ("kill o1", "there is no 'o1'"),
         (
             "o1 owns 'k'\no2 is another handler\no3 is another handler",
             "no handler that has no name",
         ),
-        ("o1 owns 'k'\nwait until 'k' has another owner than o1", "did not move within 30 s"),
+        (
+            "o1 owns 'k'\nwait until 'k' has another owner than o1",
+            "it was not so that 'k' has another owner than o1 within 30 s",
+        ),
         ("o1 owns 'k'\no1 owns nothing", "o1 owns the partitions ["),
         ("o1 owns 'k'\nkill o1\no2 replaces o1\no2 owns 'k'\no1 owns 'k'", "'k' belongs to"),
         (

@@ -279,12 +279,12 @@ MUTANTS: dict[str, Mutant] = {
     "takeover told before it is made": mutant(
         (
             "mesh.core.supervision:Supervision._plan",
-            "return [self._call(table, joining, dead, moves, asks, now)]",
+            "return [self._call(table, joining, gone, moves, asks, now)]",
             (
-                "effects = [self._call(table, joining, dead, moves, asks, now)]\n"
+                "effects = [self._call(table, joining, gone, moves, asks, now)]\n"
                 "        for nonce in self._takeovers.current.changed:\n"
                 "            member = self._members[nonce]\n"
-                "            if member.proven_at is None and member.enrolled:\n"
+                "            if member.gone_at is None and member.enrolled:\n"
                 "                effects.append(TellGrant(nonce, Grant(self.token, nonce, self.life,\n"
                 "                    member.version + 1, True, table.epochs_of(nonce))))\n"
                 "        return effects"
@@ -294,12 +294,12 @@ MUTANTS: dict[str, Mutant] = {
     "load before the grant": mutant(
         (
             "mesh.core.supervision:Supervision._plan",
-            "return [self._call(table, joining, dead, moves, asks, now)]",
+            "return [self._call(table, joining, gone, moves, asks, now)]",
             (
-                "effects = [self._call(table, joining, dead, moves, asks, now)]\n"
+                "effects = [self._call(table, joining, gone, moves, asks, now)]\n"
                 "        for nonce in self._takeovers.current.changed:\n"
                 "            member = self._members[nonce]\n"
-                "            if member.proven_at is None and member.enrolled:\n"
+                "            if member.gone_at is None and member.enrolled:\n"
                 "                effects.append(TellGrant(nonce, Grant(self.token, nonce, self.life,\n"
                 "                    member.version, True, table.epochs_of(nonce))))\n"
                 "        return effects"
@@ -326,7 +326,7 @@ MUTANTS: dict[str, Mutant] = {
     "a dead process stays dead": mutant(
         (
             "mesh.core.supervision:Supervision._on_registered",
-            "if r.nonce in self._exited:",
+            "if members.is_proven(r.nonce):",
             "if False:",
         ),
         kinds=("kill", "last words"),

@@ -13,6 +13,7 @@ from mesh.core.records import CommitReply, StoreStatus, Verdict
 from mesh.store.redis import RedisStore
 from mesh.testing.history import End
 from mesh.testing.sim.drawing import draw
+from mesh.testing.sim.grave import GRAVE
 from mesh.testing.sim.misfortune import KINDS
 from mesh.testing.sim.plan import Fault, Plan, PlannedCall
 from mesh.testing.sim.result import Result
@@ -99,6 +100,72 @@ def test_a_sweep_runs_each_seed_as_it_runs_alone() -> None:
     drawn = {"calls": 20, "faults": 2, "length_s": 0.3}
     swept = [result.digest for result in sweep(range(3), **drawn)]
     assert swept == [simulate(seed, **drawn).digest for seed in range(3)]
+
+
+@pytest.mark.parametrize("kind", GRAVE)
+def test_each_grave_fault_befalls_somebody_and_everybody_is_back_after_it(kind: str) -> None:
+    plan = draw(5, calls=1, faults=0, grave=(kind,), supervisors=1)
+    [fault] = plan.faults
+    if fault.who == ("standbys",):
+        pytest.skip("there is none")
+    world = World(plan)
+    sim = world.sim
+
+    async def main() -> None:
+        await world.come_up()
+        mine = [name for name in sim.processes if name[0] not in "cu"]
+        world.faults.schedule(replace(fault, at=0.0), sim.now)
+        await asyncio.sleep(0.05)
+        conditions = {sim.processes[name].condition for name in mine}
+        assert conditions & {"dead", "paused"} or sim.network.blocked
+        world.faults.stop()
+        await asyncio.sleep(1.0)
+        assert {sim.processes[name].condition for name in mine} == {"running"}
+        assert not sim.network.blocked
+
+    with sim:
+        sim.run(main())
+
+
+def test_sentinels_promote_a_replica_and_the_former_primary_follows_it_when_it_is_back() -> None:
+    world = World(Plan(1, (), (), sentinels=3))
+    sim, stores = world.sim, world.machines.stores
+
+    async def main() -> None:
+        await world.machines.come_up()
+        assert stores.primary == "db-0"
+        assert stores.recorded_members == {"db-1", "db-2"}
+        world.machines.crash("db-0")
+        await world.machines.until(lambda: stores.primary != "db-0", 5.0)
+        assert stores.primary in ("db-1", "db-2")
+        world.machines.start("db-0", "power lost")
+        await asyncio.sleep(0.1)
+        assert sorted([stores.primary, *stores.replicas]) == ["db-0", "db-1", "db-2"]
+        assert stores.nodes["db-0"].server.settings.number("replica-priority") == 0
+
+    with sim:
+        sim.run(main())
+
+
+def test_a_primary_that_comes_back_in_place_is_the_primary_and_finds_its_disk_as_it_was_left() -> (
+    None
+):
+    world = World(Plan(1, (), ()))
+    stores = world.machines.stores
+
+    async def main() -> None:
+        await world.machines.come_up()
+        stores.keep()
+        for left, known in (("intact", True), ("rolled back", True), ("empty", False)):
+            run_id = stores.nodes["db-0"].run_id
+            world.machines.crash("db-0")
+            world.machines.start("db-0", left, in_place=True)
+            await asyncio.sleep(0.05)
+            assert (stores.primary, bool(stores._life("db-0"))) == ("db-0", known)
+            assert stores.nodes["db-0"].run_id != run_id
+
+    with world.sim:
+        world.sim.run(main())
 
 
 def test_a_killed_handler_is_taken_over_and_replaced() -> None:

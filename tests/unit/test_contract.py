@@ -334,7 +334,7 @@ def test_a_store_without_a_failover_of_its_own_is_shown_as_such(failover):
 def test_a_handlers_state_is_one_of_those_that_programs_know():
     member = Member(HandlerRow("h-0", b"n", "127.0.0.1", 1), 1, "w-0", 1.0, 0.0)
     states = [member.state]
-    for change in ({"enrolled": True}, {"connected": False}, {"proven_at": 1.0}):
+    for change in ({"enrolled": True}, {"connected": False}, {"gone_at": 1.0}):
         for field, value in change.items():
             setattr(member, field, value)
         states.append(member.state)

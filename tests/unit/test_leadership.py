@@ -30,7 +30,7 @@ LATER_S = 0.3
 
 def standby(rank: int = 0, *, token: int = 3) -> Leadership:
     """One that has heard at 0.0 that s-9 leads."""
-    one = Leadership(LeadershipConfig(rank), 0.0)
+    one = Leadership(LeadershipConfig(rank))
     one.step(LeadingHeard(token, 1, "s-9"), 0.0)
     return one
 
@@ -214,13 +214,21 @@ def test_one_that_was_stopped_and_finds_nothing_said_bids():
 
 
 def test_one_that_comes_up_alone_bids_over_whatever_is_on_record():
-    one = Leadership(LeadershipConfig(rank=2), 10.0)
+    one = Leadership(LeadershipConfig(rank=2))
+    one.stand_by(10.0)
     assert bids_at(one) == pytest.approx(10.0 + SILENCE_S + 2 * 0.05)
     assert one.step(Looked(), bids_at(one)) == [MakeBid(None)]
 
 
+def test_one_that_was_not_told_to_stand_by_bids_for_nothing():
+    one = Leadership(LeadershipConfig())
+    assert one.due is None
+    assert one.step(Looked(), 1000.0) == []
+
+
 def test_one_that_comes_up_beside_a_leader_does_not_bid():
-    one = Leadership(LeadershipConfig(), 0.0)
+    one = Leadership(LeadershipConfig())
+    one.stand_by(0.0)
     one.step(LeadingHeard(7, 2, "s-1"), 0.2)
     assert one.step(Looked(), SILENCE_S) == []
     assert (one.leader, one.token, one.life) == ("s-1", 7, 2)

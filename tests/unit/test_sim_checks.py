@@ -365,16 +365,16 @@ def test_counts_of_anything_else_are_wrong(checks, calls, wrong):
 
 
 def test_a_handlers_counts_only_grow(checks):
-    checks.handler_counts(1.0, "h-0", 1, 0, 0, 0)
-    checks.handler_counts(2.0, "h-0", 2, 0, 1, 0)
+    checks.handler_counts(1.0, "s-0", "h-0", 1, 0, 0, 0)
+    checks.handler_counts(2.0, "s-0", "h-0", 2, 0, 1, 0)
     assert not checks.violations
-    checks.handler_counts(3.0, "h-0", 2, 0, 0, 0)
+    checks.handler_counts(3.0, "s-0", "h-0", 2, 0, 0, 0)
     only(checks, "outcomes add up")
 
 
 def test_what_handlers_did_is_what_clients_had_where_nothing_disturbed_them(checks):
-    checks.handler_counts(1.0, "h-0", 1, 2, 9, 0)
-    checks.handler_counts(1.0, "h-1", 3, 0, 0, 0)
+    checks.handler_counts(1.0, "s-0", "h-0", 1, 2, 9, 0)
+    checks.handler_counts(1.0, "s-0", "h-1", 3, 0, 0, 0)
     quiet = stats(started=6, ok=4, entity_errors=2, not_executed=0, unknown=0, running=0)
     checks.counts_add_up(9.0, [quiet], undisturbed=True)
     assert not checks.violations

@@ -1,9 +1,9 @@
 """The supervisor, step by step: joining, moving on purpose, and messages that got lost."""
 
-import msgpack
 from unit.mesh_rig import up
 
 from mesh.core import signals as sv
+from mesh.core.learned import decode_plans
 from mesh.core.messages import Release
 
 
@@ -33,7 +33,7 @@ def test_what_is_meant_to_move_is_on_record_before_anyone_is_asked():
     mesh = up("a", "b", partitions=9)
     mesh.start("x")
     [call] = mesh.calls
-    assert not call.moves and len(msgpack.unpackb(call.intents)) == 3
+    assert not call.moves and len(decode_plans(call.intents).intents) == 3
     assert not first(mesh, "a").inbox and not first(mesh, "b").inbox
     mesh.answer_store()
     asks = [m for p in mesh.alive for m in p.inbox if isinstance(m, Release)]

@@ -199,7 +199,7 @@ def test_nobody_is_told_of_a_call_before_every_member_of_the_set_has_it():
     assert first(mesh, "b").inbox and len(mesh.published) == published + 1
 
 
-@pytest.mark.parametrize("status", [StoreStatus.DEPOSED, StoreStatus.CLOSED, StoreStatus.CONFLICT])
+@pytest.mark.parametrize("status", [StoreStatus.DEPOSED, StoreStatus.CONFLICT])
 def test_a_leader_whose_call_is_refused_does_nothing_more(status):
     mesh = up("a", "b")
     victim = first(mesh, "a")
@@ -207,7 +207,8 @@ def test_a_leader_whose_call_is_refused_does_nothing_more(status):
     mesh.report(victim)
     [call] = mesh.calls
     refused = sv.StoreReplied(call.operation, TakeoverReply(status, detail="why"))
-    [record] = mesh.leader.step(refused, mesh.now)
+    [record, over] = mesh.leader.step(refused, mesh.now)
+    assert over == sv.Deposed()
     assert record.kind == "leader_stopped" and record.fields["reason"] == status.value
     assert mesh.leader.step(sv.Tick(), mesh.now + 60) == []
     assert mesh.leader.step(sv.ProcessExited(b"b.0", "b", mesh.now), mesh.now) == []

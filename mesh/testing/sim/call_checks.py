@@ -63,6 +63,7 @@ class CallChecks:
         self.violations: list[Violation] = []
         self.gave_up: list[str] = []
         self._beats: dict[str, tuple[int, ...]] = {}
+        self._told: dict[tuple[str, str], tuple[int, ...]] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {len(self.violations)} violations>"
@@ -228,16 +229,18 @@ class CallChecks:
     def handler_counts(
         self,
         at: float,
+        supervisor: str,
         handler: str,
         done: int,
         entity_errors: int,
         not_executed: int,
         unknown: int,
     ) -> None:
-        """A handler process's counts, as its beats have them; they only grow.
+        """A handler process's counts, as its beats have them; to each supervisor's eyes they only grow.
 
         Args:
             at: virtual time, in seconds.
+            supervisor: a name of this one run of it.
             handler: a name of this one run of it.
             done: calls that it has carried out, as the others.
             entity_errors: that ended in an error of the entity's.
@@ -245,10 +248,12 @@ class CallChecks:
             unknown: of which it does not know whether they were carried out.
         """
         counts = (done, entity_errors, not_executed, unknown)
-        before = self._beats.get(handler)
+        before = self._told.get((supervisor, handler))
         if before is not None and any(n < b for n, b in zip(counts, before, strict=True)):
             self.violated(at, "outcomes add up", f"{handler} counted {before}, and now {counts}")
-        self._beats[handler] = counts
+        self._told[supervisor, handler] = counts
+        # One that was stopped hears late what another has heard long ago.
+        self._beats[handler] = max(counts, self._beats.get(handler, counts), key=sum)
 
     def counts_add_up(
         self, at: float, clients: Iterable[ClientStats], *, undisturbed: bool

@@ -13,6 +13,8 @@ What a world tells:
     checks.granted(at, node, partition, epoch, nonce)          # of each move of a takeover
     checks.committed(at, node, life, nonce, lane, seq, [(partition, epoch), ...])  # applied, no duplicate
     checks.set_recorded(at, node, life, set_version)
+    checks.led(at, node, run_id, life, token)                  # a bid in the life that is open
+    checks.revoked(at, node, nonce)
     checks.wrote(what, offset)                                 # how far its stream was with that carried out
 
     # whoever goes on as if something were on every member of the in-sync set
@@ -20,6 +22,7 @@ What a world tells:
 
     # whoever hears of them: any process, by any name that is its own for one run of it
     checks.token_seen(at, who, token)
+    checks.loss_reported(at, who, said)                        # acknowledged calls may be gone
     checks.life_seen(at, who, life)
     checks.table_seen(at, who, (life, token, number), owners, epochs)  # owners: nonces, or None for a hole
     checks.grows(at, who, what, number)                        # anything else that may only grow
@@ -30,7 +33,7 @@ What a world tells:
     checks.calls_ended(at, history, bound_s)
     checks.nothing_lost_or_doubled(at, history, final)         # {(entity, key): its value in the store}
     checks.client_counts(at, client, history, stats)
-    checks.handler_counts(at, handler, done, entity_errors, not_executed, unknown)  # with each beat, too
+    checks.handler_counts(at, supervisor, handler, done, ...)  # with each beat, too
     checks.counts_add_up(at, clients, undisturbed=...)
     checks.owners_answer(at, faults_stopped_at, bound_s, {partition: when it answered, or None})
     checks.linearizable(at, history, Account, KV)
@@ -61,14 +64,20 @@ class Checks(CallChecks):
         partitions: of the mesh.
 
     Attributes:
-        on_commit, on_grant: called with what `committed` and `granted` were told (without the time), in the
-            very step of the store in which it happened; for scenarios, and for traces.
+        on_commit, on_grant, on_revoke, on_life, on_set: called with what `committed`, `granted`, `revoked`,
+            `life_opened` and `set_recorded` were told (without the time), in the very step of the store in
+            which it happened; for scenarios, and for traces.
+        losses: what was said of acknowledged calls that may be gone.
     """
 
     def __init__(self, partitions: int) -> None:
         super().__init__(partitions)
         self.on_commit: list[Callable[[str, bytes, list[tuple[int, int]]], object]] = []
         self.on_grant: list[Callable[[str, int, int, bytes], object]] = []
+        self.on_revoke: list[Callable[[str, bytes], object]] = []
+        self.on_life: list[Callable[[str, int, int], object]] = []
+        self.on_set: list[Callable[[str, int, int], object]] = []
+        self.losses: list[str] = []
         self._writers: dict[tuple[int, int], bytes] = {}
         """(partition, epoch) → the one whose commit was taken."""
         self._holders: dict[tuple[int, int], bytes] = {}
@@ -110,6 +119,29 @@ class Checks(CallChecks):
                 f"{node} opened life {life} for token {token} after life {before[0]} for token {before[1]}",
             )
         self._opened[run_id] = life, token
+        for hear in list(self.on_life):
+            hear(node, life, token)
+
+    def led(self, at: float, node: str, run_id: str, life: int, token: int) -> None:
+        """A node took a bid for the lead in a life that it had."""
+        before = self._opened.get(run_id)
+        if before is not None and (life != before[0] or token <= before[1]):
+            self.violated(
+                at,
+                "lives and tokens only grow",
+                f"{node} took a bid of token {token} in life {life} after token {before[1]} in {before[0]}",
+            )
+        self._opened[run_id] = life, token
+
+    def revoked(self, at: float, node: str, nonce: bytes) -> None:
+        """A node took a call that ends a process's grant."""
+        del at
+        for hear in list(self.on_revoke):
+            hear(node, nonce)
+
+    def loss_reported(self, at: float, who: str, said: str) -> None:
+        """A leader says that acknowledged calls may be gone."""
+        self.losses.append(f"{at:.6f} s  {who}: {said}")
 
     def granted(self, at: float, node: str, partition: int, epoch: int, nonce: bytes) -> None:
         """A node gave a partition to a process, under that epoch."""
@@ -199,6 +231,8 @@ class Checks(CallChecks):
     def set_recorded(self, at: float, node: str, life: int, version: int) -> None:
         """A node recorded an in-sync set."""
         self.grows(at, node, "set version", (life, version))
+        for hear in list(self.on_set):
+            hear(node, life, version)
 
     def wrote(self, what: tuple[Hashable, ...], offset: int) -> None:
         """The primary carried that out.
@@ -309,6 +343,11 @@ class Checks(CallChecks):
             self.violated(at, f"a {what} never goes back", f"{who} went from {before} to {number}")
         else:
             self._grown[who, what] = number
+
+    def nothing_is_said_to_be_lost(self, at: float) -> None:
+        """Nobody has reported a loss; for runs in which nothing can be."""
+        for line in self.losses[:1]:
+            self.violated(at, "no loss without cause", line)
 
     def were_told(self, at: float, history: History) -> None:
         """Where something was acknowledged, a store has told of commits: or nothing was checked at all."""

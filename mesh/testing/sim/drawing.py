@@ -7,6 +7,7 @@ from typing import Any
 
 from mesh.methods import BuiltIn
 from mesh.testing.history import ASKING
+from mesh.testing.sim.grave import HANDLED, OF_STORE, OF_SUPERVISORS, grave_fault
 from mesh.testing.sim.misfortune import KINDS, Cast, misfortune
 from mesh.testing.sim.plan import NARROW, ROOMY, Plan, PlannedCall
 
@@ -14,6 +15,8 @@ _KEYS = 8
 """Of each entity."""
 _DELETED = 2
 """Of these; of the others it can be seen without a search that nothing is lost or doubled."""
+_GRAVE = 0.25
+"""Share of the plans with a grave fault."""
 _QUERIES = (".read", BuiltIn.EXISTS.value)
 
 
@@ -23,8 +26,11 @@ def draw(
     calls: int = 200,
     faults: int = 10,
     kinds: tuple[str, ...] = KINDS,
+    grave: tuple[str, ...] | None = None,
     handlers: int = 3,
     clients: int = 3,
+    supervisors: int | None = None,
+    sentinels: int | None = None,
     length_s: float | None = None,
     partitions: int = 16,
     cache_bytes: int | None = None,
@@ -38,27 +44,50 @@ def draw(
         calls: how many.
         faults: how many.
         kinds: of the faults.
+        grave: kinds of one fault more (mesh.testing.sim.grave); unless given, one of four plans has one of
+            those that a mesh survives.
         handlers, clients: how many.
+        supervisors, sentinels: how many; unless given, as many as the grave fault is about.
         length_s: of the load; drawn too unless given, since what takes seconds happens in long ones only.
         partitions: of the mesh.
         cache_bytes: of each handler; in one of four seeds narrow, unless given.
         poison: with a call that kills. To be had only where nothing of what a handler has sent is late or
             lost: whether it took a call up its client could not know.
     """
-    dice = Random(f"{seed}/plan")
+    dice, more = Random(f"{seed}/plan"), Random(f"{seed}/grave")
+    if grave is None:
+        grave = HANDLED if more.random() < _GRAVE and not poison else ()
+    kind = more.choice(grave) if grave else ""
     if length_s is None:
         length_s = dice.choices((0.5, 1.0, 2.0, 5.0), (50, 40, 8, 2))[0]
+        if kind:
+            length_s = more.choice((3.0, 5.0))
     if cache_bytes is None:
         cache_bytes = NARROW if dice.random() < 0.25 else ROOMY
+    if supervisors is None:
+        supervisors = more.choice((2, 3)) if kind in OF_SUPERVISORS else 1
+    if sentinels is None:
+        sentinels = 3 if kind in OF_STORE else 0
     names = tuple(f"c-{i}" for i in range(clients))
     planned = _Calls(dice, names, length_s)
-    cast = Cast(tuple(f"h-{i}" for i in range(handlers)), names, ("db-0", "db-1", "db-2"), length_s)
+    cast = Cast(
+        tuple(f"h-{i}" for i in range(handlers)),
+        names,
+        ("db-0", "db-1", "db-2"),
+        tuple(f"se-{i}" for i in range(sentinels)),
+        length_s,
+    )
+    befalling = [misfortune(dice, cast, kinds) for _ in range(faults)]
+    if kind:
+        befalling.append(grave_fault(more, cast, kind))
     return Plan(
         seed,
         tuple(planned.draw() for _ in range(calls)),
-        tuple(misfortune(dice, cast, kinds) for _ in range(faults)),
+        tuple(befalling),
         handlers,
         clients,
+        supervisors=supervisors,
+        sentinels=sentinels,
         partitions=partitions,
         length_s=length_s,
         cache_bytes=cache_bytes,

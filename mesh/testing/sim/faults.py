@@ -6,9 +6,11 @@ They belong to no process. What is under way in the mesh never learns of them bu
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
-from mesh.testing.sim.plan import Fault
+from mesh.testing.sim.machines import Machines
+from mesh.testing.sim.plan import EVERYBODY, Fault
 from mesh.testing.sim.process import Process
 from mesh.testing.sim.simulation import Simulation
 
@@ -18,17 +20,18 @@ class Faults:
 
     Args:
         sim: what they happen to.
-        join: starts another replica, of that name.
+        machines: who plays which role there, and who starts again what has crashed.
     """
 
-    def __init__(self, sim: Simulation, join: Callable[[str], object]) -> None:
+    def __init__(self, sim: Simulation, machines: Machines) -> None:
         self._sim = sim
-        self._join = join
+        self._machines = machines
         self._over = False
         self._blocked: list[Fault] = []
         self._chop = sim.network.chop
         self._begin: dict[str, Callable[[Fault], object]] = {
             "kill": self._kill,
+            "crash": self._crash,
             "last words": self._last_words,
             "pause": self._pause,
             "pause replica": self._pause,
@@ -55,7 +58,7 @@ class Faults:
         self._sim.loop.kernel_at(start + fault.at, partial(self._happen, fault))
 
     def stop(self) -> None:
-        """No fault any more: ways are free, processes run, clocks go straight."""
+        """No fault any more: ways are free, processes run, those that crashed too, clocks go straight."""
         self._over = True
         self._blocked.clear()
         network = self._sim.network
@@ -65,12 +68,13 @@ class Faults:
             self._straighten(process)
             process.starve(0.0)
             process.resume()
+        self._machines.start_everybody()
         self._sim.note("faults", "are over")
 
     def _happen(self, fault: Fault) -> None:
         if not self._over:
             self._sim.note("faults", str(fault))
-            self._begin[fault.kind](fault)
+            self._begin[fault.kind](self._meant(fault))
 
     def _later(self, fault: Fault, end: Callable[[], object]) -> None:
         def ended() -> None:
@@ -80,15 +84,41 @@ class Faults:
 
         self._sim.loop.kernel_later(fault.for_s, ended)
 
+    def _meant(self, fault: Fault) -> Fault:
+        """With the names of those who have its roles just now."""
+        named = self._machines.named
+        who = tuple(name for role in fault.who for name in named(role))
+        others = tuple(name for role in fault.others for name in named(role))
+        if others == (EVERYBODY,):
+            hosts = self._sim.network.hosts.values()
+            others = tuple(host.name for host in hosts if host.name not in who)
+        return replace(fault, who=who, others=others)
+
+    def _living(self, fault: Fault) -> list[Process]:
+        """Whom it concerns, as far as there are such processes just now."""
+        found = map(self._sim.processes.get, fault.who)
+        return [process for process in found if process is not None and process.alive]
+
     def _process(self, fault: Fault) -> Process | None:
-        """Whom it concerns, if there is such a process just now."""
-        process = self._sim.processes.get(fault.who[0])
-        return process if process is not None and process.alive else None
+        """The one whom it concerns, if there is such a process just now."""
+        living = self._living(fault)
+        return living[0] if living else None
 
     def _kill(self, fault: Fault) -> None:
         process = self._process(fault)
         if process is not None:
             process.kill()
+
+    def _crash(self, fault: Fault) -> None:
+        crashed = [process.name for process in self._living(fault)]
+        for name in crashed:
+            self._machines.crash(name)
+
+        def start() -> None:
+            for name in crashed:
+                self._machines.start(name, fault.left, in_place=fault.in_place)
+
+        self._later(fault, start)
 
     def _last_words(self, fault: Fault) -> None:
         slow = self._sim.network.slow
@@ -101,13 +131,18 @@ class Faults:
         self._later(fault, die)
 
     def _pause(self, fault: Fault) -> None:
-        process = self._process(fault)
-        if process is not None:
+        stopped = self._living(fault)
+        for process in stopped:
             process.pause()
-            self._later(fault, process.resume)
+
+        def resume() -> None:
+            for process in stopped:
+                process.resume()
+
+        self._later(fault, resume)
 
     def _joins(self, fault: Fault) -> None:
-        self._join(fault.who[0])
+        self._machines.stores.join(fault.who[0])
 
     def _starve(self, fault: Fault) -> None:
         process = self._process(fault)

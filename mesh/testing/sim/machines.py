@@ -15,25 +15,22 @@ from functools import partial
 
 from mesh.client.inner import open_inner
 from mesh.core.handling_config import HandlingConfig
+from mesh.core.leadership import LeadershipConfig
 from mesh.core.supervision import Supervision
 from mesh.core.table import Table
 from mesh.entities import Registry
 from mesh.errors import SetupError
 from mesh.heart import TaskHeart
 from mesh.node import Node, NodeSettings
-from mesh.store.address import StoreAddress
-from mesh.store.preparing import prepare
-from mesh.store.redis import RedisStore
 from mesh.supervisor import Supervisor, SupervisorSettings
 from mesh.testing.models import AppendList, Counter, Register
 from mesh.testing.sim.checks import Checks
-from mesh.testing.sim.plan import Plan
+from mesh.testing.sim.plan import Left, Plan
 from mesh.testing.sim.poison import Poison, struck
 from mesh.testing.sim.process import Process
 from mesh.testing.sim.simulation import Simulation
-from mesh.testing.sim.store.node import EMBEDDED, Disk, StoreNode
+from mesh.testing.sim.stores import Stores
 from mesh.testing.sim.watching import (
-    StoreWatch,
     watch_commits,
     watch_supervisor,
     watch_tables,
@@ -50,8 +47,6 @@ UP_S = 30.0
 POLL_S = 0.01
 
 _PORT = 7400
-_STORE_PORT = 6379
-_STORE_TIMES = {"wait_timeout_s": 0.2, "call_timeout_s": 2.0, "connect_timeout_s": 1.0}
 
 
 class Machines:
@@ -63,47 +58,62 @@ class Machines:
         checks: told what they do.
 
     Attributes:
-        store: its nodes, by name.
+        stores: the store.
         nodes: handlers that live, by id.
-        supervisor: once it listens.
+        supervisors: that listen or did, by name.
         endpoints: where clients, handlers and wardens find supervisors.
         struck: pids of processes that a call has killed.
     """
 
     def __init__(self, sim: Simulation, plan: Plan, checks: Checks) -> None:
-        self.store: dict[str, StoreNode] = {}
+        self.stores = Stores(sim, plan, checks, MESH)
         self.nodes: dict[str, Node] = {}
-        self.supervisor: Supervisor | None = None
+        self.supervisors: dict[str, Supervisor] = {}
         self.struck: list[int] = []
         self._sim = sim
         self._plan = plan
         self._checks = checks
         self._dice = sim.dice("world")
-        self._store_dice = sim.dice("store")
         self._witnesses = Witnesses(sim.dice("proofs"))
         network = sim.network
-        names = [f"db-{i}" for i in range(1 + plan.replicas)]
-        nodes = tuple((network.host(name).address, _STORE_PORT) for name in names)
-        self.address = StoreAddress(nodes, MESH)
-        self.endpoints = (f"{network.host('s-0').address}:{_PORT}",)
+        self._judges = [f"s-{i}" for i in range(plan.supervisors)]
+        self.endpoints = tuple(f"{network.host(s).address}:{_PORT}" for s in self._judges)
 
     def __repr__(self) -> str:
         return f"<Machines of {self._sim!r}>"
 
     @property
+    def leader(self) -> str | None:
+        """Which supervisor leads; of several that mean to, the one with the highest token."""
+        tokens = {
+            name: supervisor.core.token
+            for name, supervisor in self.supervisors.items()
+            if supervisor.core is not None and self._sim.processes[name].alive
+        }
+        return max(tokens, key=tokens.__getitem__) if tokens else None
+
+    @property
+    def standbys(self) -> list[str]:
+        """The other supervisors that live."""
+        leader, processes = self.leader, self._sim.processes
+        return [name for name in self._judges if name != leader and processes[name].alive]
+
+    @property
     def core(self) -> Supervision | None:
         """The leader's brain."""
-        return self.supervisor.core if self.supervisor is not None else None
+        return self.supervisors[self.leader].core if self.leader is not None else None
 
     @property
     def table(self) -> Table | None:
         """The leader's."""
-        return self.core.table if self.core is not None else None
+        core = self.core
+        return core.table if core is not None else None
 
     @property
     def ready(self) -> bool:
         """There is a leader, and nothing is left for it to do."""
-        return self.core is not None and self.core.ready
+        core = self.core
+        return core is not None and core.ready
 
     async def until(self, holds: Callable[[], bool], within_s: float) -> None:
         """Wait for it; what does not come is for the checks to judge."""
@@ -118,56 +128,19 @@ class Machines:
             SetupError: the mesh is not there in time.
         """
         sim, plan = self._sim, self._plan
-        for name in [f"db-{i}" for i in range(1 + plan.replicas)]:
-            sim.spawn(name, partial(self._be_store, name))
-        bringing = sim.spawn("up", self._prepare, host="s-0")
+        self.stores.come_up()
+        bringing = sim.spawn("up", self.stores.prepare, host="s-0")
         await self.until(lambda: not bringing.alive, UP_S)
-        sim.spawn("s-0", self._be_supervisor)
+        for name in self._judges:
+            sim.spawn(name, self._be_supervisor)
         for number in range(plan.handlers):
-            host = f"h-{number}"
-            sim.spawn(f"w-{number}", self._be_warden, host=host)
-        await self.until(lambda: self.supervisor is not None, UP_S)
+            self._spawn_warden(f"w-{number}")
+        await self.until(lambda: len(self.supervisors) == len(self._judges), UP_S)
         for number in range(plan.handlers):
             _ = self._spawn_handler(f"h-{number}")
         await self.until(lambda: self.ready, UP_S)
         if not self.ready:
             raise SetupError(f"the mesh did not come up within {UP_S:g} s")
-
-    # -------------------------------------------------------------------------------------------- the store
-
-    async def _prepare(self, process: Process) -> None:
-        while True:
-            try:
-                prepared = await prepare(
-                    self.address, partitions=self._plan.partitions, **_STORE_TIMES
-                )
-            except SetupError as error:
-                self._sim.note(process.name, f"the store is not ready: {error}")
-            else:
-                if prepared.replicas == self._plan.replicas:
-                    return
-            await asyncio.sleep(POLL_S)
-
-    async def _be_store(self, name: str, process: Process) -> None:
-        first = self.address.nodes[0]
-        is_first = (process.host.address, _STORE_PORT) == first
-        node = StoreNode(
-            Disk(), self._store_dice, settings=EMBEDDED, primary=None if is_first else first
-        )
-        await node.start(process.host.address, _STORE_PORT)
-        self.store[name] = node
-        StoreWatch(name, node.server, self._checks, lambda: self._sim.now, self._sim.note)
-        await process.loop.create_future()
-
-    def join(self, name: str) -> None:
-        """A replica that is no member of the in-sync set attaches itself to the primary."""
-        if name not in self._sim.processes:
-            self._sim.spawn(name, partial(self._be_store, name))
-
-    def _members(self) -> dict[str, int]:
-        """How much of the primary's stream each member of the in-sync set has."""
-        names = [f"db-{i}" for i in range(1, 1 + self._plan.replicas)]
-        return {name: self.store[name].server.stream.offset for name in names}
 
     # ------------------------------------------------------------------------------- supervisor and wardens
 
@@ -180,10 +153,9 @@ class Machines:
             host=process.host.address,
             port=_PORT,
             replicas=self._plan.replicas,
+            leadership=LeadershipConfig(rank=self._judges.index(process.name)),
         )
-        supervisor = Supervisor(
-            settings, RedisStore(self.address, **_STORE_TIMES), self, process.clock
-        )
+        supervisor = Supervisor(settings, self.stores.access(), self, process.clock)
         watch_supervisor(
             process.name,
             supervisor,
@@ -191,12 +163,20 @@ class Machines:
             lambda: self._sim.now,
             self._sim.note,
             in_words,
-            self._members,
+            self.stores.members,
         )
         await supervisor.listen()
-        self.supervisor = supervisor
-        await supervisor.lead()
+        supervisor.meet(self.endpoints)
+        is_first = not self.supervisors
+        self.supervisors[process.name] = supervisor
+        if is_first:
+            await supervisor.lead()
+        else:
+            await supervisor.stand_by()
         await supervisor.ended.wait()
+
+    def _spawn_warden(self, name: str) -> None:
+        self._sim.spawn(name, self._be_warden, host=name.replace("w-", "h-"))
 
     async def _be_warden(self, process: Process) -> None:
         warden = Warden(
@@ -210,6 +190,47 @@ class Machines:
         )
         warden.start()
         await warden.ended.wait()
+
+    # -------------------------------------------------------------------------------------- starting again
+
+    def start(self, name: str, left: Left = "intact", *, in_place: bool = False) -> None:
+        """Start a dead process again, as whoever looks after it does; handlers are the leader's business.
+
+        Args:
+            name: of it.
+            left, in_place: of a node of the store; see Stores.start.
+        """
+        if name.startswith(("db-", "se-")):
+            self.stores.start(name, left, in_place=in_place)
+        elif not self._sim.processes[name].alive:
+            if name.startswith("w-"):
+                self._spawn_warden(name)
+            elif name in self._judges:
+                self._sim.spawn(name, self._be_supervisor)
+
+    def crash(self, name: str) -> None:
+        """Kill a process that `start` can start again."""
+        self.stores.killed(name)
+        self._sim.processes[name].kill()
+
+    def start_everybody(self) -> None:
+        """Whoever is dead."""
+        for name, process in list(self._sim.processes.items()):
+            if not process.alive:
+                self.start(name)
+
+    def named(self, role: str) -> list[str]:
+        """Whom a role means just now; a name means itself."""
+        match role:
+            case "primary":
+                return [self.stores.primary]
+            case "replicas":
+                return self.stores.replicas
+            case "leader":
+                return [self.leader] if self.leader is not None else []
+            case "standbys":
+                return self.standbys
+        return [role]
 
     # --------------------------------------------------------------------------------------------- handlers
 
@@ -243,7 +264,7 @@ class Machines:
         node = Node(
             settings,
             Registry((*ENTITIES, Poison)),
-            RedisStore(self.address, **_STORE_TIMES),
+            self.stores.access(),
             process.clock,
             partial(open_inner, token="", mesh=MESH),
             hand_over=self._witnesses.hand_over,
@@ -253,7 +274,7 @@ class Machines:
         who = f"{process.name} pid {process.pid}"
         watch_tables(who, node, checks, lambda: sim.now)
         watch_tenures(who, node, checks, lambda: sim.now)
-        watch_commits(who, node, checks, lambda: sim.now, self._members)
+        watch_commits(who, node, checks, lambda: sim.now, self.stores.members)
         await node.start()
         if not started.done():
             started.set_result(None)

@@ -33,6 +33,7 @@ class Cast:
     handlers: tuple[str, ...]
     clients: tuple[str, ...]
     store: tuple[str, ...]
+    sentinels: tuple[str, ...]
     length_s: float
 
     @property

@@ -8,8 +8,13 @@ which is how a failure is shrunk (mesh.testing.sim.shrink). Plans are drawn from
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+Left = Literal["intact", "power lost", "rolled back", "empty"]
+"""What a node of the store finds on its disk when it is started again."""
+
+EVERYBODY = "everybody"
+"""Among the hosts at the other end of a fault: all others."""
 ROOMY = 512 * 1024 * 1024
 NARROW = 3000
 """Bytes of a cache in which no more than three keys have room."""
@@ -22,10 +27,13 @@ class Fault:
     Attributes:
         at: seconds after the load has begun.
         kind: see mesh.testing.sim.misfortune.
-        who: names of processes ("kill", "last words", "pause", "starve", "clock"), else of hosts.
+        who: names of processes ("kill", "crash", "last words", "pause", "starve", "clock"), else of hosts; or
+            roles, of whoever has them when it happens: "primary", "replicas", "leader", "standbys".
         others: hosts at the other end, where there is one.
         for_s: how long it lasts, 0 where it does not.
         amount: seconds of a delay, rate of a clock, share of the packets.
+        left: what a node of the store finds on its disk after a crash; see Stores.start.
+        in_place: after it, what was the primary is that again.
     """
 
     at: float
@@ -34,6 +42,8 @@ class Fault:
     others: tuple[str, ...] = ()
     for_s: float = 0.0
     amount: float = 0.0
+    left: Left = "intact"
+    in_place: bool = False
 
     def __str__(self) -> str:
         words = [self.kind, " ".join(self.who)]
@@ -43,6 +53,10 @@ class Fault:
             words.append(f"by {self.amount:.4g}")
         if self.for_s:
             words.append(f"for {self.for_s:.3f} s")
+        if self.left != "intact":
+            words.append(f"and find its disk {self.left}")
+        if self.in_place:
+            words.append("and be the primary again")
         return " ".join(words)
 
 
@@ -75,7 +89,9 @@ class Plan:
 
     Attributes:
         seed: of everything else that is drawn: delays, identities.
-        handlers, clients, replicas: how many there are.
+        handlers, clients, replicas, supervisors: how many there are.
+        sentinels: how many watch the store; 0: nobody does, and its primary stays what it is.
+        down_after_s: of a silence after which a Sentinel takes a node for dead.
         length_s: of the load; faults begin within it.
         cache_bytes: that handlers keep keys in.
         poison_at: when somebody makes a call that kills whoever runs it (mesh.testing.sim.poison).
@@ -87,6 +103,9 @@ class Plan:
     handlers: int = 3
     clients: int = 3
     replicas: int = 2
+    supervisors: int = 1
+    sentinels: int = 0
+    down_after_s: float = 0.5
     partitions: int = 16
     length_s: float = 1.0
     cache_bytes: int = ROOMY

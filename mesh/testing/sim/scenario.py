@@ -12,40 +12,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mesh.client.prepared import DEFAULT_TIMEOUT_S
-from mesh.core.keyspace import key_bytes, partition_of
 from mesh.errors import MeshError
 from mesh.testing.history import End, Operation, readable
 from mesh.testing.history_text import Called, parse_call
 from mesh.testing.recorder import Recorder
 from mesh.testing.sim.callers import SETTLE_S, one_each
+from mesh.testing.sim.casting import Casting, Fails, Words
 from mesh.testing.sim.meddling import Meddling
+from mesh.testing.sim.occasions import Occasions
 from mesh.testing.sim.plan import Plan
 from mesh.testing.sim.process import Process
 from mesh.testing.sim.result import Result
-from mesh.testing.sim.script import Script, Step, event, names
+from mesh.testing.sim.script import Script, Step, event
 from mesh.testing.sim.world import World
 
 _PATIENCE_S = 30.0
 """Virtual seconds that a step waits for what it says."""
 _POLL_S = 0.001
 _END = re.compile(r" (?=(?:->|raised|not executed|unknown|cancelled)(?: |$))")
-_ROLES = {"the store": "db-0", "the supervisor": "s-0"}
-_WARDEN = "the warden of "
-
-
 _Begun = tuple[int, asyncio.Task[None]]
 """A call whose end has not been told: which of its client's it is, and what makes it."""
-
-
-class _Fails(Exception):
-    """A step is not as it is written."""
 
 
 def play(script: Script, seed: int = 1) -> Result:
@@ -76,25 +69,27 @@ class Stage(World):
                 handlers=size["handler"],
                 clients=size["client"],
                 replicas=size["replica"],
+                supervisors=size["supervisor"],
+                sentinels=size["Sentinel"],
                 partitions=size["partition"],
                 length_s=0.0,
             )
         )
         self._script = script
-        self._cast: dict[str, tuple[str, bytes]] = {}
-        """Handlers by what they are called: the process's name, and the nonce of that run of it."""
-        self._keys: dict[str, str] = {}
-        """Keys that a scenario has named by where they are, as they are really called."""
+        cast = self._cast = Casting(self.sim, self.machines, self.plan.partitions)
+        self._occasions = Occasions(self.checks, self.machines, cast)
         self._begun: dict[str, list[_Begun]] = {}
         self._started: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
         self._awaited: list[Step] = []
         """What was to be done as soon as something happens, which has not happened."""
-        self._steps: dict[str, Callable[[dict[str, str]], Any]] = {
-            "owns": self._owns,
-            "another": self._another,
+        self._steps: dict[str, Callable[[Words], Any]] = {
+            "owns": cast.owns,
+            "another": cast.another,
+            "is": cast.is_role,
+            "is one": cast.is_one,
             "replaces": self._replaces,
-            "given up": self._given_up,
+            "given up": cast.given_up,
             "pass": self._pass,
             "at": self._at,
             "begin": self._begin_call,
@@ -102,11 +97,24 @@ class Stage(World):
             "running": self._still_running,
             "cancel": self._cancel,
             "call": self._call,
-            "nothing": self._owns_nothing,
+            "nothing": cast.owns_nothing,
+            "set": self._check_set,
+            "loss": partial(self._check_loss, said=True),
+            "no loss": partial(self._check_loss, said=False),
             "all ended": self._all_ended,
             "verdict": self._verdict,
-            **Meddling(self.sim.network, self._process, self._hosts).steps,
+            **Meddling(self.sim, self.machines, cast).steps,
         }
+        self._states: dict[str, Callable[[Words], bool]] = {
+            "moved": self._moved,
+            "dead": self._dead,
+            "settled": lambda _words: self.machines.ready,
+            "promoted": self._promoted,
+            "led": self._led,
+            "set": self._set_is,
+            "loss": self._lossy,
+        }
+        """What can be waited for until it is so."""
 
     async def _run(self) -> None:
         await self.come_up()
@@ -114,7 +122,7 @@ class Stage(World):
             self.note("scenario", step.text)
             try:
                 await self._take(step)
-            except _Fails as failed:
+            except Fails as failed:
                 what = "the scenario goes as it is written"
                 self.checks.violated(self.sim.now, what, f"{step}: {failed}")
                 return
@@ -129,120 +137,41 @@ class Stage(World):
             if waiting is not None:
                 await waiting
 
-    # ------------------------------------------------------------------------------------------ who is who
-
-    def _process(self, name: str) -> Process:
-        if name.startswith(_WARDEN):
-            name = self._process(name.removeprefix(_WARDEN)).name.replace("h-", "w-")
-        elif name in self._cast:
-            name = self._cast[name][0]
-        elif name in _ROLES:
-            name = _ROLES[name]
-        elif re.fullmatch("[a-z]", name):
-            name = f"c-{ord(name) - ord('a')}"
-        process = self.sim.processes.get(name)
-        if process is None:
-            raise _Fails(f"there is no {name!r}; handlers are named by what they own")
-        return process
-
-    def _hosts(self, text: str) -> list[str]:
-        if text == "everybody":
-            return [host.name for host in self.sim.network.hosts.values()]
-        if text == "the replicas":
-            return [name for name in self.machines.store if name != _ROLES["the store"]]
-        return [self._process(name).host.name for name in names(text)]
-
-    def _owner(self, key: str) -> tuple[str, bytes]:
-        """Of a key, as the leader's table has it: the process's name and nonce."""
-        table = self.machines.table
-        if table is None:
-            raise _Fails("there is no table")
-        row = table.owner(self._partition(key)).handler
-        return row.id, row.nonce
-
-    def _partition(self, quoted: str) -> int:
-        key = quoted.strip("'")
-        return partition_of(key_bytes(self._keys.get(key, key)), self.plan.partitions)
-
-    def _given_up(self, words: dict[str, str]) -> None:
-        name = words["key"].strip("'")
-        node = self.machines.nodes[self._process(words["who"]).name]
-        if not node._core._tenures.released:
-            raise _Fails(f"{words['who']} has given up nothing")
-        # The last one: whatever else is moved then begins with the first ones.
-        partition = max(node._core._tenures.released)
-        numbered = (f"{name}-{number}" for number in itertools.count())
-        self._keys[name] = next(
-            key
-            for key in numbered
-            if partition_of(key_bytes(key), self.plan.partitions) == partition
-        )
-
-    def _owns(self, words: dict[str, str]) -> None:
-        owner = self._owner(words["key"])
-        known = self._cast.setdefault(words["name"], owner)
-        if known != owner:
-            raise _Fails(f"{words['key']} belongs to {owner[0]}, and {words['name']} is {known[0]}")
-
-    def _another(self, words: dict[str, str]) -> None:
-        named = set(self._cast.values())
-        others = [
-            (id_, n.nonce) for id_, n in self.machines.nodes.items() if (id_, n.nonce) not in named
-        ]
-        if not others:
-            raise _Fails(f"there is no handler that has no name yet; there are {self._cast}")
-        self._cast[words["name"]] = others[0]
-
-    async def _replaces(self, words: dict[str, str]) -> None:
-        name, nonce = self._cast[words["who"]]
-
-        def replaced() -> bool:
-            node = self.machines.nodes.get(name)
-            return node is not None and node.nonce != nonce and self._is_enrolled(node.nonce)
-
-        await self._expect(replaced, f"{words['who']} was not replaced")
-        self._cast[words["name"]] = name, self.machines.nodes[name].nonce
-
-    def _is_enrolled(self, nonce: bytes) -> bool:
-        table = self.machines.table
-        return table is not None and table.row(nonce) is not None
-
-    def _owns_nothing(self, words: dict[str, str]) -> None:
-        table = self.machines.table
-        held = table.partitions_of(self._cast[words["who"]][1]) if table is not None else []
-        if held:
-            raise _Fails(f"{words['who']} owns the partitions {held}")
-
     # ---------------------------------------------------------------------------------------- time, events
 
-    async def _pass(self, words: dict[str, str]) -> None:
+    async def _replaces(self, words: Words) -> None:
+        cast, nodes = self._cast, self.machines.nodes
+        name, nonce = cast.handlers[words["who"]]
+
+        def replaced() -> bool:
+            node = nodes.get(name)
+            return node is not None and node.nonce != nonce and cast.enrolled(node.nonce)
+
+        await self._expect(replaced, f"{words['who']} was not replaced")
+        cast.handlers[words["name"]] = name, nodes[name].nonce
+
+    async def _pass(self, words: Words) -> None:
         await asyncio.sleep(float(words["s"]))
 
-    async def _at(self, words: dict[str, str]) -> None:
+    async def _at(self, words: Words) -> None:
         await asyncio.sleep(max(0.0, float(words["s"]) - self.sim.now))
 
     async def _expect(self, holds: Callable[[], bool], why: str) -> None:
         late = self.sim.now + _PATIENCE_S
         while not holds():
             if self.sim.now >= late:
-                raise _Fails(f"{why} within {_PATIENCE_S:g} s")
+                raise Fails(f"{why} within {_PATIENCE_S:g} s")
             await asyncio.sleep(_POLL_S)
 
     async def _until_event(self, step: Step) -> None:
         name, words = event(step)
-        if name == "moved":
-            nonce = self._cast[words["who"]][1]
-            moved = lambda: self._owner(words["key"])[1] != nonce  # noqa: E731
-            await self._expect(moved, f"{words['key']} did not move")
-        elif name == "dead":
-            process = self._process(words["who"])
-            await self._expect(lambda: not process.alive, f"{process.name} did not end")
-        elif name == "settled":
-            await self._expect(lambda: self.machines.ready, "something is still moving")
-        else:
-            happened: list[None] = []
-            self._listen(name, words, lambda: happened.append(None))
-            await self._expect(lambda: bool(happened), f"no {name} happened")
+        state = self._states.get(name)
+        if state is not None:
+            await self._expect(lambda: state(words), f"it was not so that {step.words['event']}")
+            return
+        happened: list[None] = []
+        self._occasions.listen(name, words, lambda: happened.append(None))
+        await self._expect(lambda: bool(happened), f"no {name} happened")
 
     def _as_soon_as(self, step: Step) -> None:
         name, words = event(step)
@@ -255,54 +184,57 @@ class Stage(World):
                 self.note("scenario", inner.text)
                 self._steps[inner.verb](inner.words)
 
-        self._listen(name, words, happens)
+        self._occasions.listen(name, words, happens)
 
-    def _listen(self, name: str, words: dict[str, str], then: Callable[[], object]) -> None:
-        """Call it once, when that happens next."""
-        nonce = self._cast[words["who"]][1]
-        store = _ROLES["the store"]
-        if name == "commit":
+    # --------------------------------------------------------------------------------------- what is so now
 
-            def committed(node: str, by: bytes, _tenures: object) -> None:
-                if node == store and by == nonce:
-                    self.checks.on_commit.remove(committed)
-                    then()
+    def _moved(self, words: Words) -> bool:
+        return self._cast.owner(words["key"])[1] != self._cast.nonce(words["who"])
 
-            self.checks.on_commit.append(committed)
-        elif name == "tell":
-            partition = self._partition(words["key"])
+    def _dead(self, words: Words) -> bool:
+        return not self._cast.process(words["who"]).alive
 
-            def granted(node: str, moved: int, _epoch: int, to: bytes) -> None:
-                if node == store and moved == partition and to == nonce:
-                    self.checks.on_grant.remove(granted)
-                    then()
+    def _promoted(self, words: Words) -> bool:
+        return self.machines.stores.primary == self._cast.process(words["who"]).name
 
-            self.checks.on_grant.append(granted)
-        else:
-            raise _Fails(f"{name} can be waited for, but nothing can be done as soon as it happens")
+    def _led(self, words: Words) -> bool:
+        leader = self.machines.leader
+        return leader is not None and leader != self._cast.process(words["who"]).name
+
+    def _set_is(self, words: Words) -> bool:
+        wanted = {process.name for process in self._cast.processes(words["members"])}
+        return self._cast.members() == wanted
+
+    def _check_set(self, words: Words) -> None:
+        if not self._set_is(words):
+            raise Fails(f"it is {sorted(self._cast.members())}")
+
+    def _lossy(self, _words: Words) -> bool:
+        return bool(self.checks.losses)
+
+    def _check_loss(self, _words: Words, *, said: bool) -> None:
+        if bool(self.checks.losses) != said:
+            raise Fails(f"this was reported: {self.checks.losses}")
 
     # ----------------------------------------------------------------------------------------------- calls
 
-    def _begin_call(self, words: dict[str, str]) -> None:
+    def _begin_call(self, words: Words) -> None:
         self._start(words["client"], parse_call(words["call"]))
 
     def _start(self, who: str, called: Called) -> None:
-        process = self._process(who)
+        process = self._cast.process(who)
         recorder = Recorder(self.callers.clients[process.name], self.history, who)
         timeout = min(called.timeout, DEFAULT_TIMEOUT_S)
         # In a step of the client's own, as all that it does is.
         task = self.sim.loop.create_task(
-            _quietly(recorder, called._replace(key=self._key(called.key)), timeout),
+            _quietly(recorder, called._replace(key=self._cast.key(called.key)), timeout),
             context=process.context.copy(),
         )
         self._tasks.append(task)
         self._begun.setdefault(who, []).append((self._started[who], task))
         self._started[who] += 1
 
-    def _key(self, key: str | bytes) -> str | bytes:
-        return self._keys.get(key, key) if isinstance(key, str) else key
-
-    async def _end_call(self, words: dict[str, str]) -> None:
+    async def _end_call(self, words: Words) -> None:
         await self._ends(words["client"], words["end"])
 
     async def _ends(self, who: str, wanted: str) -> None:
@@ -311,26 +243,26 @@ class Stage(World):
         self._begun[who].pop(0)
         operation = self._operation(who, index)
         if not any(operation.outcome.startswith(one) for one in wanted.split(" or ")):
-            raise _Fails(f"it ended: {operation}")
+            raise Fails(f"it ended: {operation}")
 
     def _oldest(self, who: str) -> _Begun:
         begun = self._begun.get(who)
         if not begun:
-            raise _Fails(f"{who} has begun no call whose end was not told")
+            raise Fails(f"{who} has begun no call whose end was not told")
         return begun[0]
 
     def _operation(self, who: str, index: int) -> Operation:
         return [o for o in self.history if o.client == who][index]
 
-    def _still_running(self, words: dict[str, str]) -> None:
+    def _still_running(self, words: Words) -> None:
         index, task = self._oldest(words["client"])
         if task.done():
-            raise _Fails(f"it has ended: {self._operation(words['client'], index)}")
+            raise Fails(f"it has ended: {self._operation(words['client'], index)}")
 
-    def _cancel(self, words: dict[str, str]) -> None:
+    def _cancel(self, words: Words) -> None:
         self._oldest(words["client"])[1].cancel()
 
-    async def _call(self, words: dict[str, str]) -> None:
+    async def _call(self, words: Words) -> None:
         text = words["call"]
         for found in _END.finditer(text):
             try:
@@ -338,31 +270,31 @@ class Stage(World):
             except (ValueError, SyntaxError):
                 continue
             if self._begun.get(words["client"]):
-                raise _Fails(f"say first how {words['client']}'s last call ends")
+                raise Fails(f"say first how {words['client']}'s last call ends")
             self._start(words["client"], called)
             await self._ends(words["client"], text[found.end() :])
             return
-        raise _Fails("a call is written with its end: a: KV.get('k') -> 1")
+        raise Fails("a call is written with its end: a: KV.get('k') -> 1")
 
     # ------------------------------------------------------------------------------------------- the end
 
-    async def _all_ended(self, words: dict[str, str]) -> None:
+    async def _all_ended(self, words: Words) -> None:
         await self._expect(
             lambda: all(task.done() for task in self._tasks),
             f"{[str(o) for o in self.history if o.end is End.RUNNING]} did not end",
         )
         self._begun.clear()
 
-    async def _verdict(self, words: dict[str, str]) -> None:
+    async def _verdict(self, words: Words) -> None:
         if self._awaited:
-            raise _Fails(f"this has not happened: {', '.join(map(str, self._awaited))}")
+            raise Fails(f"this has not happened: {', '.join(map(str, self._awaited))}")
         self.faults.stop()
         stopped_at = self.sim.now
         await self._all_ended({})
         await self.machines.until(lambda: self.machines.ready, SETTLE_S)
         self.note("world", "settled")
         stats = {
-            who: self.callers.clients[self._process(who).name].stats() for who in self._started
+            who: self.callers.clients[self._cast.process(who).name].stats() for who in self._started
         }
         judge = self.sim.spawn("judge", self._judge)
         await self.machines.until(lambda: not judge.alive, SETTLE_S)

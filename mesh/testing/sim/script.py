@@ -22,8 +22,8 @@
 
 Steps are taken one after the other; one that waits (for an end, for an event) lets virtual time pass. Those
 under `as soon as` are taken in the very step in which it happens, before anything else does: the reply to
-that commit is not on its way yet. Handlers get names by what they are to the scenario; clients are called a,
-b, c.
+that commit is not on its way yet. Handlers, supervisors and nodes of the store get names by what they are to
+the scenario; clients are called a, b, c.
 
 What can be written is `GRAMMAR`, one line a step.
 """
@@ -33,10 +33,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from mesh.testing.sim.plan import Left
+
 GRAMMAR: dict[str, str] = {
     "owns": r"(?P<name>[\w-]+) owns (?P<key>'[^']*')",
     "replaces": r"(?P<name>[\w-]+) replaces (?P<who>.*)",
     "another": r"(?P<name>[\w-]+) is (?:another handler|the other handler)",
+    "is": r"(?P<name>[\w-]+) is the (?P<role>primary|leader)",
+    "is one": r"(?P<name>[\w-]+) is (?:a|another|the other) (?P<role>replica|standby)",
     "given up": r"let (?P<key>'[^']*') be a key that (?P<who>.*) has given up",
     "pass": r"(?P<s>[\d.]+) s pass(?:es)?",
     "at": r"at (?P<s>[\d.]+) s",
@@ -46,6 +50,10 @@ GRAMMAR: dict[str, str] = {
     "cancel": r"(?P<client>\w) stops waiting",
     "call": r"(?P<client>\w): (?P<call>.*)",
     "kill": r"kill (?P<who>.*)",
+    "start": r"start (?P<who>.*?) again(?:, (?P<how>.*))?",
+    "keep": r"copy every disk",
+    "promote": r"make (?P<who>.*) a primary",
+    "demote": r"make (?P<who>.*?) follow (?P<others>.*)",
     "pause": r"pause (?P<who>.*)",
     "resume": r"resume (?P<who>.*)",
     "starve": r"starve (?P<who>.*): one step each (?P<s>[\d.]+) s",
@@ -59,14 +67,17 @@ GRAMMAR: dict[str, str] = {
     "as soon as": r"as soon as (?P<event>.*):",
     "until": r"wait until (?P<event>.*)",
     "nothing": r"(?P<who>.*) owns nothing",
+    "set": r"the in-sync set is (?P<members>.*)",
+    "loss": r"a loss is reported",
+    "no loss": r"no loss is reported",
     "all ended": r"then every call has ended",
     "verdict": r"then every promise holds",
 }
 """What a step may say, by its name: a regular expression of the whole line."""
 
 AT_ONCE = frozenset(
-    {"begin", "cancel", "kill", "pause", "resume", "starve", "free"}
-    | {"cut", "hold", "release", "mend", "break", "slow"}
+    {"begin", "cancel", "kill", "start", "keep", "promote", "demote", "pause", "resume", "starve"}
+    | {"free", "cut", "hold", "release", "mend", "break", "slow"}
 )
 """Steps that take no time, and so may be taken as soon as something happens."""
 
@@ -74,13 +85,27 @@ EVENTS: dict[str, str] = {
     "commit": r"the store carries out a commit of (?P<who>.*)",
     "tell": r"the store gives (?P<key>'[^']*') to (?P<who>.*)",
     "moved": r"(?P<key>'[^']*') has another owner than (?P<who>.*)",
+    "revoked": r"the store revokes (?P<who>.*)",
+    "life": r"a life is opened on (?P<who>.*)",
+    "changed": r"the store records another set",
     "dead": r"(?P<who>.*) is dead",
+    "promoted": r"(?P<who>.*) is the primary",
+    "led": r"another supervisor than (?P<who>.*) leads",
+    "set": r"the in-sync set is (?P<members>.*)",
+    "loss": r"a loss is reported",
     "settled": r"nothing is moving",
 }
 """What a scenario can wait for, the same way."""
 
 _MESH = re.compile(r"mesh: (.*)")
-_SIZE = re.compile(r"(\d+) (handler|client|replica|partition)s?")
+_SIZE = re.compile(r"(\d+) (handler|client|replica|partition|supervisor|Sentinel)s?")
+RESTARTS: dict[str, Left] = {
+    "its disk as it was": "intact",
+    "without what was not synced": "power lost",
+    "its disk as copied": "rolled back",
+    "its disk empty": "empty",
+}
+"""How a node of the store is started again; `as a primary` may stand before it, with a comma."""
 _INDENT = "    "
 
 
@@ -113,7 +138,7 @@ class Script:
     Attributes:
         name: its first line.
         story: what its reader is told.
-        size: of the mesh: numbers of handlers, clients, replicas and partitions.
+        size: of the mesh: numbers of handlers, clients, replicas, partitions, supervisors and Sentinels.
         steps: in their order.
     """
 
@@ -135,6 +160,7 @@ def read(text: str) -> Script:
     """
     story: list[str] = []
     size = {"handler": 2, "client": 1, "replica": 2, "partition": 4}
+    size |= {"supervisor": 1, "Sentinel": 0}
     steps: list[Step] = []
     for number, line in enumerate(text.splitlines(), 1):
         bare = line.strip()
@@ -166,10 +192,18 @@ def _step(number: int, line: str) -> Step:
     for verb, pattern in GRAMMAR.items():
         if found := re.fullmatch(pattern, line):
             step = Step(number, line, verb, found.groupdict())
+            if verb == "start":
+                _check_restart(step)
             if "event" in step.words:
                 event(step)
             return step
     raise Unreadable(f"line {number}: this is no step of a scenario: {line}")
+
+
+def _check_restart(step: Step) -> None:
+    how = (step.words["how"] or "").removeprefix("as a primary").removeprefix(", ")
+    if how and how not in RESTARTS:
+        raise Unreadable(f"{step}: it is started again {', or '.join(RESTARTS)}, not {how}")
 
 
 def _inner(number: int, line: str) -> Step:

@@ -73,6 +73,10 @@ class StoreWatch:
                     self._taken_over(args)
                 elif name == _OPEN_LIFE:
                     self._opened(args)
+                elif name == _BID:
+                    self._bid(args)
+                elif name == _CHANGE_SET:
+                    self._set_changed(args)
                 elif name in (_BID, _CHANGE_SET):
                     self._led(name, args, reply[1])
                 elif not reply[2]:
@@ -103,6 +107,8 @@ class StoreWatch:
             nonce, number = nonces[receiver - 1], int.from_bytes(epoch, "big")
             self._checks.wrote(("partition", partition, number), self._server.stream.offset)
             self._checks.granted(at, self._name, partition, number, nonce)
+        for index in revoke:
+            self._checks.revoked(at, self._name, nonces[index - 1])
         self._note(self._name, f"takeover: {len(partitions)} moves, {len(revoke)} revoked")
 
     def _opened(self, args: list[bytes]) -> None:
@@ -114,6 +120,29 @@ class StoreWatch:
         checks.life_opened(at, self._name, self._server.run_id, number, token)
         checks.set_recorded(at, self._name, number, version)
         self._note(self._name, f"life {number} opened for token {token}")
+
+    def _bid(self, args: list[bytes]) -> None:
+        operation, life, _, token, _, blob, *_ = _arguments(args)
+        if operation == self._operation:
+            return
+        self._operation = operation
+        self._checks.led(self._now(), self._name, self._server.run_id, life, token)
+        self._note(self._name, f"token {token} bids in life {life}")
+        if blob:
+            self._set_is(life, blob)
+
+    def _set_changed(self, args: list[bytes]) -> None:
+        operation, life, _, blob, *_ = _arguments(args)
+        if operation == self._set_operation:
+            return
+        self._set_operation = operation
+        self._set_is(life, blob)
+
+    def _set_is(self, life: int, blob: bytes) -> None:
+        recorded = InSyncSet.decode(blob)
+        self._checks.set_recorded(self._now(), self._name, life, recorded.version)
+        members = ", ".join(sorted(recorded.members))
+        self._note(self._name, f"set {recorded.version} of life {life}: {members or 'nobody'}")
 
     def _led(self, name: bytes, args: list[bytes], sync_set: bytes) -> None:
         operation, life, _, token, *_ = _arguments(args)
@@ -234,8 +263,9 @@ def watch_supervisor(
         if isinstance(message, Beat):
             b = message
             handler = b.nonce.hex()[:8]
+            judge = supervisor.links.nonce.hex()[:8]
             checks.handler_counts(
-                now(), handler, b.done, b.entity_errors, b.not_executed, b.unknown
+                now(), judge, handler, b.done, b.entity_errors, b.not_executed, b.unknown
             )
         hear(conn, message)
 
@@ -244,6 +274,8 @@ def watch_supervisor(
         if kind == "leading":
             checks.token_seen(now(), who, fields["token"])
             checks.life_seen(now(), who, fields["life"])
+        elif kind == "loss_possible":
+            checks.loss_reported(now(), who, words({"kind": kind, "at": 0.0, **fields}))
         record(kind, fields, ago_s)
 
     def rely(epochs: Sequence[int]) -> None:

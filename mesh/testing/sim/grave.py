@@ -1,0 +1,138 @@
+"""Draws faults that something of its own is there for: leases, standbys, the store's failover.
+
+One of them befalls a run, with the small ones of mesh.testing.sim.misfortune around it. Each lasts long
+enough that it has to be dealt with, and most end while there still are calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from mesh.testing.sim.misfortune import Cast
+from mesh.testing.sim.plan import EVERYBODY, Fault, Left
+
+_Draw = Callable[[Random, Cast], Fault]
+
+HANDLED: tuple[str, ...] = ()
+"""Those that plans have unless they say otherwise: what a mesh survives."""
+
+
+def grave_fault(dice: Random, cast: Cast, kind: str) -> Fault:
+    """One of that kind."""
+    return _DRAWN[kind](dice, cast)
+
+
+def _at(dice: Random, cast: Cast) -> float:
+    """Early: what comes of it is to be seen."""
+    return dice.uniform(0.05, 0.5) * cast.length_s
+
+
+def _long_s(dice: Random) -> float:
+    """Longer than a lease, or than Sentinels wait; now and then just about as long."""
+    return dice.choice((dice.uniform(0.8, 1.5), dice.uniform(1.5, 5.0)))
+
+
+def _crash(*who: str, left: Left = "intact", in_place: bool = False) -> _Draw:
+    def draw(dice: Random, cast: Cast) -> Fault:
+        for_s = dice.uniform(0.1, 0.4) if in_place else _long_s(dice)
+        at = _at(dice, cast)
+        return Fault(at, "crash", who, for_s=for_s, left=left, in_place=in_place)
+
+    return draw
+
+
+def _stop(*who: str) -> _Draw:
+    def draw(dice: Random, cast: Cast) -> Fault:
+        return Fault(_at(dice, cast), "pause", who, for_s=_long_s(dice))
+
+    return draw
+
+
+def _cut(*who: str) -> _Draw:
+    def draw(dice: Random, cast: Cast) -> Fault:
+        return Fault(_at(dice, cast), "cut", who, (EVERYBODY,), _long_s(dice))
+
+    return draw
+
+
+def _stop_handler(dice: Random, cast: Cast) -> Fault:
+    return _stop(dice.choice(cast.handlers))(dice, cast)
+
+
+def _cut_host(dice: Random, cast: Cast) -> Fault:
+    """A handler and its warden, from everybody."""
+    return _cut(dice.choice(cast.handlers))(dice, cast)
+
+
+def _cut_host_from_store(dice: Random, cast: Cast) -> Fault:
+    who = (dice.choice(cast.handlers),)
+    return Fault(_at(dice, cast), "cut", who, cast.store, _long_s(dice))
+
+
+def _kill_warden(dice: Random, cast: Cast) -> Fault:
+    return _crash(dice.choice(cast.handlers).replace("h-", "w-"))(dice, cast)
+
+
+def _cut_primary_with_a_replica(dice: Random, cast: Cast) -> Fault:
+    """They go on with each other; Sentinels promote the one that is left."""
+    return _cut("primary", dice.choice(cast.store[1:]))(dice, cast)
+
+
+def _kill_replica(dice: Random, cast: Cast) -> Fault:
+    return _crash(dice.choice(cast.store[1:]))(dice, cast)
+
+
+def _replica_goes_back(dice: Random, cast: Cast) -> Fault:
+    left: Left = dice.choice(("power lost", "rolled back", "empty"))
+    return _crash(dice.choice(cast.store[1:]), left=left)(dice, cast)
+
+
+def _stop_replica(dice: Random, cast: Cast) -> Fault:
+    return _stop(dice.choice(cast.store[1:]))(dice, cast)
+
+
+def _sentinel_away(dice: Random, cast: Cast) -> Fault:
+    who = dice.choice(cast.sentinels)
+    return dice.choice((_crash, _stop, _cut))(who)(dice, cast)
+
+
+def _primary_goes_back(dice: Random, cast: Cast) -> Fault:
+    """It is there again before anybody misses it."""
+    left: Left = dice.choice(("intact", "power lost", "rolled back", "empty"))
+    return _crash("primary", left=left, in_place=True)(dice, cast)
+
+
+_OF_HANDLERS: dict[str, _Draw] = {
+    "stop handler": _stop_handler,
+    "cut host": _cut_host,
+    "cut host from store": _cut_host_from_store,
+    "kill warden": _kill_warden,
+}
+_OF_SUPERVISORS: dict[str, _Draw] = {
+    "kill leader": _crash("leader"),
+    "stop leader": _stop("leader"),
+    "cut leader": _cut("leader"),
+    "kill standbys": _crash("standbys"),
+    "stop standbys": _stop("standbys"),
+    "kill supervisors": _crash("leader", "standbys"),
+    "stop supervisors": _stop("leader", "standbys"),
+}
+_OF_STORE: dict[str, _Draw] = {
+    "kill primary": _crash("primary"),
+    "stop primary": _stop("primary"),
+    "cut primary": _cut("primary"),
+    "cut primary with a replica": _cut_primary_with_a_replica,
+    "primary goes back": _primary_goes_back,
+    "kill replica": _kill_replica,
+    "stop replica": _stop_replica,
+    "replica goes back": _replica_goes_back,
+    "sentinel away": _sentinel_away,
+}
+_DRAWN = _OF_HANDLERS | _OF_SUPERVISORS | _OF_STORE
+GRAVE = tuple(_DRAWN)
+"""Their kinds, by name."""
+OF_SUPERVISORS = frozenset(_OF_SUPERVISORS)
+"""Those that are about several supervisors."""
+OF_STORE = frozenset(_OF_STORE)
+"""Those that are about a store with Sentinels."""
