@@ -92,7 +92,7 @@ class Supervisor:
         self.peers = Peers(settings, self.links.nonce, self, self._tasks)
         self.leadership = ls.Leadership(settings.leadership)
         self.leader = Leader(
-            store, launcher, self.links, self.journal, clock, self._tasks, self._lead_step
+            store, launcher, self.links, self.journal, clock, self._tasks, self._over
         )
         self.questions = Questions(
             settings,
@@ -113,7 +113,9 @@ class Supervisor:
                 settings.open_s,
             ),
             clock,
+            self._record_of_store,
         )
+        self._watching: asyncio.Task[None] | None = None
         self._opened: Opened | None = None
         """What the last bid, or the first opening, has brought."""
         self._is_first = False
@@ -290,12 +292,41 @@ class Supervisor:
         if self._beating is not None:
             self._beating.cancel()
         self._beating = self._tasks.spawn(self._beat(token), "beat")
+        self._watch_no_more()
+        self._watching = self._tasks.spawn(self._watch(opened), "watch the store")
+
+    async def _watch(self, opened: Opened) -> None:
+        """Look after the store; where its primary is gone, the next life is this leader's, too."""
+        try:
+            following = await self._lives.watch(opened)
+        except Outbid as error:
+            log.info("outbid: %s", error)
+            self._watching = None
+            self._lead_step(ls.Deposed())
+            return
+        self._watching = None
+        self._won(following)
+
+    def _watch_no_more(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    def _over(self, event: ls.LeadershipEvent) -> None:
+        """The store says that this lead is over; of its primary's end whoever watches it knows more."""
+        if self._watching is None or not isinstance(event, ls.LifeClosed):
+            self._lead_step(event)
+
+    def _record_of_store(self, kind: str, fields: dict[str, Any]) -> None:
+        self.questions.sync_set = self._lives.sync_set
+        self.journal.record(kind, fields)
 
     def _stand_down(self, reason: str) -> None:
         fields = {"supervisor": self.settings.id, "reason": reason}
         self.journal.record("standing_down", fields)
         self.links.lead(None)
         self.leader.end()
+        self._watch_no_more()
         if self._beating is not None:
             self._beating.cancel()
             self._beating = None
@@ -344,6 +375,7 @@ class Supervisor:
         step = self.leader.step
         match message:
             case Register():
+                self._lives.heard(message.life, message.set_version)
                 self.links.register(conn, message)
                 step(sv.Registered(message))
             case Adopted():

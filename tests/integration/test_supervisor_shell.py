@@ -155,21 +155,21 @@ async def test_a_handler_that_lost_its_link_comes_back_and_nothing_moves(meshed)
     assert await meshed.events("failover") == []
 
 
-async def test_handlers_that_find_the_life_closed_say_so_and_keep_their_links_and_all_they_have(
-    meshed,
+async def test_a_store_that_restarted_has_its_next_life_and_handlers_go_on_with_all_they_have(
+    meshed, tool
 ):
     client = await meshed.connect()
     assert await client.call("KV.incr", "k") == 1
-    links, run_id = dict(meshed.supervisor.links.handlers), meshed.server.run_id
+    links = dict(meshed.supervisor.links.handlers)
+    before = list(client.table.epochs)
     meshed.server.restart()
-    call = asyncio.create_task(client.call("KV.incr", "k"))
-    cores = [node._core for node in meshed.nodes.values()]
-    await meshed.until(lambda: all(core.to_repeat() for core in cores))
-    assert not call.done()
-    meshed.server.run_id = run_id
-    assert await call == 2
+    assert await client.call("KV.incr", "k") == 2
+    assert (await tool.ask("status"))["store_life"] == 2
     assert meshed.supervisor.links.handlers == links
+    assert list(client.table.epochs) == before
+    cores = [node._core for node in meshed.nodes.values()]
     await meshed.until(lambda: not any(core.to_repeat() for core in cores))
+    assert await meshed.events("failover") == []
 
 
 def supervisor(server: MemoryServer, **changed: object) -> Supervisor:
