@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faulty import switch_of
+from benchmarks.faulty import failing, slow
 from mesh.testing.netns import Host
 
 BUSY = 8
-SLOWER = 10
-_PERIOD_US = 10_000
-_CPU = Path("/sys/fs/cgroup/cpu")
 # It ends with whoever started it, however that ends.
 _SPIN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100_000))\n"
 
@@ -98,21 +95,8 @@ class Wounds:
             self._healing.callback(_resume, descriptor)
 
     def slow(self, victims: Iterable[Victim]) -> None:
-        """A tenth of a core, in slices of a millisecond."""
-        for victim in victims:
-            group = _CPU / f"raymesh-bench-{os.getpid()}-{victim.pid}"
-            before = _cpu_group(victim.pid)
-            try:
-                group.mkdir()
-                self._healing.callback(group.rmdir)
-                (group / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
-                (group / "cpu.cfs_quota_us").write_text(str(_PERIOD_US // SLOWER))
-                self._healing.callback(_join, before, victim.pid)
-                _join(group, victim.pid)
-            except OSError as error:
-                raise SystemExit(
-                    f"a handler is slowed by a CPU quota, which needs root and cgroup v1 at {_CPU}: {error}"
-                ) from error
+        """Each call takes ten times as long."""
+        self._throw(slow, victims)
 
     def cut(self, victims: Iterable[Victim]) -> None:
         """Their hosts are cut off until healed."""
@@ -123,10 +107,13 @@ class Wounds:
 
     def fail(self, victims: Iterable[Victim]) -> None:
         """Half of the calls fail."""
+        self._throw(failing, victims)
+
+    def _throw(self, switch: Callable[[Path, int], Path], victims: Iterable[Victim]) -> None:
         for victim in victims:
-            switch = switch_of(self._folder, victim.pid)
-            switch.touch()
-            self._healing.callback(switch.unlink)
+            file = switch(self._folder, victim.pid)
+            file.touch()
+            self._healing.callback(file.unlink)
 
     def starve(self, _: Iterable[Victim]) -> None:
         """Processes that do nothing but take the cores."""
@@ -144,17 +131,3 @@ def _resume(descriptor: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(descriptor, signal.SIGCONT)
     os.close(descriptor)
-
-
-def _cpu_group(pid: int) -> Path:
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if "cpu" in controllers.split(","):
-            group = _CPU / path.lstrip("/")
-            return group if group.is_dir() else _CPU  # in a container the path may be the host's
-    return _CPU
-
-
-def _join(group: Path, pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it died meanwhile
-        (group / "cgroup.procs").write_text(str(pid))

@@ -1,13 +1,12 @@
 """A handler without Ray: the brain of mesh.core.handling with sockets, a store and a clock round it.
 
 This shell decides nothing. It feeds frames to the core, carries its batches and reads to the store, and takes
-its messages to the leader. Warming up yields to calls.
+its messages to the leader.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -28,11 +27,9 @@ from mesh.core.messages import (
     Welcome,
     unpack_message,
 )
-from mesh.core.reading import MOST_SWEPT
-from mesh.core.records import StoreStatus
 from mesh.core.runs import Run
 from mesh.core.table import Table
-from mesh.core.tenure import Conn, Pending, Tenure
+from mesh.core.tenure import Conn, Pending
 from mesh.core.timing import Timing
 from mesh.core.wire import Kind, pack_frame, unpack_request
 from mesh.entities import Registry
@@ -48,9 +45,10 @@ from mesh.net.pidfd import hand_over
 from mesh.net.watched import tell_tenure, watch_request
 from mesh.observe import observers
 from mesh.presence import HandOver, Presence
+from mesh.reader import Reader
 from mesh.resources import Resources
 from mesh.runs import Peer, Runner
-from mesh.store.api import Store, StoreRefused, StoreUnreachable
+from mesh.store.api import Store
 from mesh.vitals import Running, Vitals
 
 log = logging.getLogger("mesh.node")
@@ -58,13 +56,8 @@ log = logging.getLogger("mesh.node")
 Connect = Callable[[str, Clock], Awaitable[Peer]]
 """Makes a client of the handler at an address, which tells the time by that clock."""
 
-_RETRY_S = 0.02
-_MAX_RETRY_S = 0.5
-_MAX_READ_RETRY_S = 0.1
 _TIMER_S = 0.02
 _SETTLE_EVERY = 4096
-_WARM_PAUSE_S = 0.002
-_WARM_AFTER_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +139,7 @@ class Node:
         )
         self._loop = asyncio.get_running_loop()
         self._listener = Listener(self, settings.mesh, settings.token, settings.handling.limits)
-        self._reads = asyncio.Event()
-        self._lists = asyncio.Event()
-        self._warm = asyncio.Event()
+        self._reader = Reader(self._core, store, clock, self._wake)
         self._leaders = LeaderLinks(
             settings.supervisors,
             Hello(settings.mesh, "handler", settings.token, self.nonce),
@@ -204,11 +195,8 @@ class Node:
         await self._resources.start()
         await self._listener.open(s.host, s.port)
         await self._presence.begin()
-        self._spawn(self._run_reads(), "reads")
-        self._spawn(self._run_listings(), "listings")
-        self._spawn(self._run_warm_up(), "warm-up")
         self._spawn(self._run_timer(), "timer")
-        for name, loop in self._leaders.loops():
+        for name, loop in (*self._reader.loops(), *self._leaders.loops()):
             self._spawn(loop, name)
         if self._resources.has_checks:
             self._spawn(self._resources.watch(), "health checks")
@@ -330,7 +318,7 @@ class Node:
         elif isinstance(message, Grant):
             self._core.on_grant(message, now)
             self._lanes.on_grant()
-            self._loop.call_later(_WARM_AFTER_S, self._warm.set)
+            self._reader.on_grant()
         elif isinstance(message, Release):
             self._core.on_release(message)
         elif isinstance(message, Stop) and self._core.hears(message.token):
@@ -405,10 +393,7 @@ class Node:
         now = self._clock.now()
         core.settle(now)
         self._lanes.send(now)
-        if core.has_wants:
-            self._reads.set()
-        if core.has_listings:
-            self._lists.set()
+        self._reader.look()
         if core.runs.is_due:
             for run in core.runs.take_stops():
                 self._runner.stop(run)
@@ -430,90 +415,6 @@ class Node:
             log.critical("a step of its work failed, this handler ends", exc_info=True)
             self.ended.set()
 
-    async def _run_reads(self) -> None:
-        delay = _RETRY_S
-        while True:
-            await self._reads.wait()
-            self._reads.clear()
-            loads = self._core.take_wants()
-            if not loads:
-                continue
-            reply = None
-            try:
-                reply = await self._store.load(self._core.grant, [load.want for load in loads])
-                delay = _RETRY_S
-            except (StoreUnreachable, StoreRefused) as error:
-                log.warning("store cannot be read, %d keys wait: %s", len(loads), error)
-            self._core.on_load(loads, reply, self._clock.now())
-            if reply is None or not reply.values:
-                await asyncio.sleep(delay)
-                delay = min(_MAX_READ_RETRY_S, delay * 2)
-            self._wake()
-
-    async def _run_listings(self) -> None:
-        delay = _RETRY_S
-        while True:
-            listing = self._core.next_listing()
-            if listing is None:
-                self._lists.clear()
-                await self._lists.wait()
-                continue
-            tenure = listing.pending.tenure
-            try:
-                reply = await self._store.scan(
-                    self._core.grant, tenure.partition, tenure.epoch, listing.cursor
-                )
-                self._core.on_listed(listing, reply)
-                is_read = reply.status is StoreStatus.OK
-            except (StoreUnreachable, StoreRefused) as error:
-                log.warning("store cannot be read, a listing waits: %s", error)
-                is_read = False
-            self._wake()
-            if is_read:
-                delay = _RETRY_S
-            else:
-                await asyncio.sleep(delay)
-                delay = min(_MAX_READ_RETRY_S, delay * 2)
-
-    async def _run_warm_up(self) -> None:
-        while True:
-            if tenures := self._core.next_sweep():
-                await self._sweep(tenures)
-                continue
-            tenure = self._core.next_scan()
-            if tenure is None:
-                self._warm.clear()
-                await self._warm.wait()
-                continue
-            try:
-                reply = await self._store.scan(
-                    self._core.grant, tenure.partition, tenure.epoch, tenure.cursor
-                )
-                self._core.on_scan(tenure, reply, self._clock.now())
-                pause = _WARM_PAUSE_S if reply.pairs or not reply.cursor else 0
-            except (StoreUnreachable, StoreRefused) as error:
-                log.debug("warm-up waits: %s", error)
-                pause = _MAX_RETRY_S
-            self._wake()
-            await asyncio.sleep(pause)
-
-    async def _sweep(self, tenures: list[Tenure]) -> None:
-        try:
-            held = [(tenure.partition, tenure.epoch) for tenure in tenures]
-            reply = await self._store.sweep(self._core.grant, held)
-            self._core.on_sweep(tenures, reply, self._clock.now())
-        except (StoreUnreachable, StoreRefused) as error:
-            log.debug("not swept: %s", error)
-        self._wake()
-        if len(tenures) == MOST_SWEPT:
-            await asyncio.sleep(_WARM_PAUSE_S)
-            return
-        # What is large is read in pages, and not while calls are coming back from a takeover.
-        self._warm.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_WARM_AFTER_S):
-                await self._warm.wait()
-
     async def _run_timer(self) -> None:
         while True:
             await asyncio.sleep(_TIMER_S)
@@ -527,8 +428,7 @@ class Node:
             self._settled = self._core.taken_in
             self._settle_memory()
         self._end_silent()
-        if self._core.has_queued or self._core.renewal_is_due(self._clock.now()):
-            # By the loop that answers calls, and by no other: while it hangs, nothing is renewed.
+        # The lease is renewed by the loop that answers calls, and by no other: while it hangs, nothing is.
+        renews = self._core.renewal_is_due(self._clock.now())
+        if renews or self._core.has_queued or self._core.runs.is_due:
             self._wake()
-            if self._core.runs.is_any or self._core.runs.is_due:
-                self._wake()
