@@ -154,6 +154,39 @@ def test_an_older_table_that_is_taken_up_is_wrong(checks):
 # ---------------------------------------------------------------------------------------------------- the end
 
 
+def test_bids_in_a_life_with_growing_tokens_are_right(checks):
+    checks.life_opened(0.0, "A", "run", 1, 1)
+    checks.led(1.0, "A", "run", 1, 2)
+    checks.life_opened(2.0, "B", "other", 2, 3)
+    checks.led(3.0, "B", "other", 2, 4)
+    assert not checks.violations
+
+
+@pytest.mark.parametrize(("life", "token"), [(1, 1), (2, 2)])
+def test_a_bid_with_an_old_token_or_in_another_life_is_wrong(checks, life, token):
+    checks.life_opened(0.0, "A", "run", 1, 1)
+    checks.led(1.0, "A", "run", life, token)
+    only(checks, "lives and tokens only grow")
+
+
+def test_a_loss_that_is_reported_where_none_can_be_is_wrong(checks):
+    checks.nothing_is_said_to_be_lost(1.0)
+    assert not checks.violations
+    checks.loss_reported(1.0, "s-0", "partitions 1 and 2")
+    checks.nothing_is_said_to_be_lost(9.0)
+    assert "1.000000 s  s-0: partitions 1 and 2" in only(checks, "no loss without cause")
+
+
+def test_lives_sets_and_revocations_are_passed_on(checks):
+    heard = []
+    for hearing in (checks.on_life, checks.on_set, checks.on_revoke):
+        hearing.append(lambda *told: heard.append(told))
+    checks.life_opened(0.0, "A", "run", 1, 7)
+    checks.set_recorded(0.0, "A", 1, 3)
+    checks.revoked(0.0, "A", A)
+    assert heard == [("A", 1, 7), ("A", 1, 3), ("A", A)]
+
+
 class Calls:
     """A history that is written by hand."""
 

@@ -29,7 +29,8 @@ def test_a_scenario_has_a_name_a_story_a_mesh_and_steps():
     script = read(WHOLE)
     assert script.name == "Its name"
     assert script.story == "What it is about,\nin words."
-    assert script.size == {"handler": 3, "client": 2, "replica": 2, "partition": 1}
+    of_store = {"replica": 2, "Sentinel": 0}
+    assert script.size == {"handler": 3, "client": 2, "partition": 1, "supervisor": 1} | of_store
     assert [step.verb for step in script.steps] == [
         "owns",
         "as soon as",
@@ -41,6 +42,31 @@ def test_a_scenario_has_a_name_a_story_a_mesh_and_steps():
     ]
     assert script.steps[0].words == {"name": "o1", "key": "'k'"}
     assert str(script.steps[-1]) == "line 18: then every promise holds"
+
+
+@pytest.mark.parametrize(
+    ("line", "verb", "words"),
+    [
+        ("A is the primary", "is", {"name": "A", "role": "primary"}),
+        ("C is another replica", "is one", {"name": "C", "role": "replica"}),
+        ("o2 is another handler", "another", {"name": "o2"}),
+        ("start A again", "start", {"who": "A", "how": None}),
+        ("start A again, as a primary", "start", {"who": "A", "how": "as a primary"}),
+        (
+            "start A again, as a primary, its disk empty",
+            "start",
+            {"who": "A", "how": "as a primary, its disk empty"},
+        ),
+        ("cut A and B from everybody else", "cut", {"who": "A and B", "others": "everybody else"}),
+        ("the in-sync set is B and C", "set", {"members": "B and C"}),
+        ("attach a new replica D", "attach", {"name": "D"}),
+        ("make B a primary", "promote", {"who": "B"}),
+        ("make C follow B", "demote", {"who": "C", "others": "B"}),
+    ],
+)
+def test_a_line_is_read_as_what_it_says(line, verb, words):
+    step = read(f"# a\n{line}\nthen every promise holds").steps[0]
+    assert (step.verb, step.words) == (verb, words)
 
 
 def test_steps_under_an_event_belong_to_it():
@@ -70,6 +96,10 @@ def test_events_are_what_steps_wait_for():
         (
             "# a\nas soon as the store gives 'k' to o1:\n    1 s passes\nthen every promise holds",
             "line 3: .* takes time",
+        ),
+        (
+            "# a\nstart A again, in tears\nthen every promise holds",
+            "line 2: .* its disk empty, not in tears",
         ),
     ],
 )

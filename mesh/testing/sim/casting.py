@@ -84,10 +84,12 @@ class Casting:
         return process
 
     def processes(self, text: str) -> list[Process]:
-        """Those of "x", "x and y", "x, y and z", or "the replicas"."""
-        if text in _GROUPS:
-            return [self.process(name) for name in self._machines.named(_GROUPS[text])]
-        return [self.process(name) for name in names(text)]
+        """Those of "x", "x and y", "x, y and z"; "the replicas" may be among them."""
+        found: list[Process] = []
+        for name in names(text):
+            group = _GROUPS.get(name)
+            found += map(self.process, self._machines.named(group) if group else [name])
+        return found
 
     def hosts(self, text: str) -> list[str]:
         """Names of the machines of those."""
@@ -156,6 +158,12 @@ class Casting:
         if not others:
             raise Fails(f"there is no {role} that has no name yet; there are {self.parts}")
         self.parts[words["name"]] = others[0]
+
+    def attach(self, words: Words) -> None:
+        """A new node follows the primary; it gets a name."""
+        stores = self._machines.stores
+        name = self.parts[words["name"]] = f"db-{len(stores.nodes)}"
+        stores.join(name)
 
     def enrolled(self, nonce: bytes) -> bool:
         """The leader's table has that process."""

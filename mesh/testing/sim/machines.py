@@ -166,13 +166,10 @@ class Machines:
             self.stores.members,
         )
         await supervisor.listen()
-        supervisor.meet(self.endpoints)
-        is_first = not self.supervisors
+        first = process.name == self._judges[0] and process.name not in self.supervisors
         self.supervisors[process.name] = supervisor
-        if is_first:
-            await supervisor.lead()
-        else:
-            await supervisor.stand_by()
+        supervisor.meet(self.endpoints)
+        await (supervisor.lead() if first else supervisor.stand_by())
         await supervisor.ended.wait()
 
     def _spawn_warden(self, name: str) -> None:

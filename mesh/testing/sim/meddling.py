@@ -41,6 +41,7 @@ class Meddling:
         self.steps: dict[str, Callable[[Words], None]] = {
             "kill": self._kill,
             "start": self._start,
+            "attach": cast.attach,
             "keep": self._keep,
             "promote": self._promote,
             "demote": self._demote,

@@ -33,6 +33,7 @@ from mesh.testing.sim.result import Result
 from mesh.testing.sim.script import Script, Step, event
 from mesh.testing.sim.world import World
 
+_LOSS = "a loss is reported"
 _PATIENCE_S = 30.0
 """Virtual seconds that a step waits for what it says."""
 _POLL_S = 0.001
@@ -95,6 +96,7 @@ class Stage(World):
             "begin": self._begin_call,
             "end": self._end_call,
             "running": self._still_running,
+            "ended": self._has_ended,
             "cancel": self._cancel,
             "call": self._call,
             "nothing": cast.owns_nothing,
@@ -259,6 +261,11 @@ class Stage(World):
         if task.done():
             raise Fails(f"it has ended: {self._operation(words['client'], index)}")
 
+    def _has_ended(self, words: Words) -> None:
+        _, task = self._oldest(words["client"])
+        if not task.done():
+            raise Fails(f"{words['client']}'s call has not ended")
+
     def _cancel(self, words: Words) -> None:
         self._oldest(words["client"])[1].cancel()
 
@@ -284,6 +291,11 @@ class Stage(World):
             f"{[str(o) for o in self.history if o.end is End.RUNNING]} did not end",
         )
         self._begun.clear()
+
+    @property
+    def may_lose(self) -> bool:
+        """See World; it is written in the script."""
+        return any(step.verb == "loss" or _LOSS in step.text for step in self._script.steps)
 
     async def _verdict(self, words: Words) -> None:
         if self._awaited:

@@ -47,10 +47,12 @@ GRAMMAR: dict[str, str] = {
     "begin": r"(?P<client>\w) begins (?P<call>.*\))",
     "end": r"(?P<client>\w) ends (?P<end>.*)",
     "running": r"(?P<client>\w) has not ended",
+    "ended": r"(?P<client>\w) has ended",
     "cancel": r"(?P<client>\w) stops waiting",
     "call": r"(?P<client>\w): (?P<call>.*)",
     "kill": r"kill (?P<who>.*)",
     "start": r"start (?P<who>.*?) again(?:, (?P<how>.*))?",
+    "attach": r"attach a new replica (?P<name>\w+)",
     "keep": r"copy every disk",
     "promote": r"make (?P<who>.*) a primary",
     "demote": r"make (?P<who>.*?) follow (?P<others>.*)",
@@ -76,7 +78,19 @@ GRAMMAR: dict[str, str] = {
 """What a step may say, by its name: a regular expression of the whole line."""
 
 AT_ONCE = frozenset(
-    {"begin", "cancel", "kill", "start", "keep", "promote", "demote", "pause", "resume", "starve"}
+    {
+        "begin",
+        "cancel",
+        "kill",
+        "start",
+        "attach",
+        "keep",
+        "promote",
+        "demote",
+        "pause",
+        "resume",
+        "starve",
+    }
     | {"free", "cut", "hold", "release", "mend", "break", "slow"}
 )
 """Steps that take no time, and so may be taken as soon as something happens."""

@@ -166,7 +166,7 @@ class World:
         for line in self._astray():
             checks.violated(now, "every client learns who owns what", line)
         checks.were_told(now, history)
-        if not self._may_lose:
+        if not self.may_lose:
             checks.nothing_is_said_to_be_lost(now)
         elif checks.losses:
             return  # what is there is not what was acknowledged, and has been said not to be
@@ -190,7 +190,7 @@ class World:
         return bool(calls) and not self.plan.faults and all(patient)
 
     @property
-    def _may_lose(self) -> bool:
+    def may_lose(self) -> bool:
         """Some of what was acknowledged may be gone for good: a primary is started again at once, on a disk
         that is not as it was, and its replicas follow it.
         """
