@@ -40,7 +40,11 @@ class HandlerActor:
             host=spec.host,
             warden=spec.warden,
             token=spec.token,
-            handling=HandlingConfig(limits=Limits(**spec.limits), **spec.handling),
+            handling=HandlingConfig(
+                limits=Limits(**spec.limits), lease=spec.timing.lease, **spec.handling
+            ),
+            timing=spec.timing,
+            health_port=spec.health_port_of(self._id),
         )
         registry = Registry([*load_app(spec.app), *carried.unpack(spec.carried)])
         store = RedisStore(StoreAddress.from_dict(spec.store), **spec.store_options)

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mesh import logs
+from mesh.core.timing import Timing
+
+_HANDLERS_FROM = 10
+"""After the first supervisor's health port."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class Spec:
         store_options: time-outs of mesh.store.redis.RedisStore, by name.
         handling: fields of mesh.core.handling.HandlingConfig that are not at their defaults.
         limits: fields of mesh.core.wire.Limits, likewise.
+        times: those of mesh.timings that are not as in its preset "local".
+        health_port: of the first supervisor; None: nobody tells of its health.
         log_level: least weight of what is logged.
         log_file: where to, on every machine; None leaves it to Ray.
         owned: the mesh ends with the process that brought it up (actors.runtime.mark_owner).
@@ -47,9 +53,23 @@ class Spec:
     restart_after_s: float = 0.25
     handling: dict[str, Any] = field(default_factory=dict)
     limits: dict[str, Any] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+    health_port: int | None = None
     log_level: str = "info"
     log_file: str | None = None
     owned: bool = False
+
+    @property
+    def timing(self) -> Timing:
+        """By which it is told who is alive."""
+        return Timing.of(self.times, method_limit_s=self.handling.get("limit_s", 30.0))
+
+    def health_port_of(self, id: str) -> int | None:
+        """Where the supervisor s-K, or the handler h-K, tells of its health: each on its own."""
+        kind, _, number = id.rpartition("-")
+        if not self.health_port:
+            return self.health_port
+        return self.health_port + int(number) + (_HANDLERS_FROM if kind == "h" else 0)
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -56,6 +56,8 @@ class SupervisorActor:
             open_s=spec.store_open_s,
             restart_after_s=spec.restart_after_s,
             limits=Limits(**spec.limits),
+            timing=spec.timing,
+            health_port=spec.health_port_of(self._id),
             leadership=LeadershipConfig(rank=self._rank),
             about=spec.about,
         )

@@ -42,11 +42,13 @@ def leader(handlers: int, partitions: int) -> tuple[Supervision, list[bytes]]:
 
 def answer(core: Supervision, operation: bytes, nonces: list[bytes]) -> None:
     """The store has done it. That everyone is told is left out: it is no decision."""
-    done = core._takeovers.current
+    done = core._affairs.takeovers.current
     assert done is not None
     done.changed.clear()
     reply = TakeoverReply(
-        StoreStatus.OK, acknowledged=True, versions=dict.fromkeys(nonces, core._takeovers._numbers)
+        StoreStatus.OK,
+        acknowledged=True,
+        versions=dict.fromkeys(nonces, core._affairs.takeovers._numbers),
     )
     core.step(StoreReplied(operation, reply), 0.0)
 

@@ -141,8 +141,8 @@ def main() -> int:
         "--down-after",
         type=int,
         metavar="MS",
-        help="a store of the benchmark's own whose Sentinels wait that long, and whose servers are "
-        "started again after each repeat; default: the mesh's embedded store, with the 1,000 that ship",
+        help="a store of the benchmark's own whose Sentinels wait that long; default: the mesh's "
+        "embedded store, with the 1,000 that ship",
     )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import os
 import tempfile
@@ -14,7 +13,7 @@ from benchmarks.faulty import FOLDER_VARIABLE
 from mesh.config import MeshConfig
 from mesh.errors import MeshError
 from mesh.launch import Launched, launch
-from mesh.store.embedded import EmbeddedStore
+from mesh.testing.lasting import LastingStore
 from mesh.testing.watch import Status
 
 
@@ -26,7 +25,7 @@ class Meshes:
         self._stack = contextlib.ExitStack()
         self._mesh: Launched | None = None
         self.folder = Path()
-        self.store: EmbeddedStore | None = None
+        self.store: LastingStore | None = None
         """The mesh's, where it is the benchmark's own."""
         self.status: Status = {}
         self.started = 0
@@ -59,16 +58,10 @@ class Meshes:
         """Start a store whose Sentinels wait as long as was asked for; what the mesh is told of it."""
         if self._options.down_after is None:
             return {}
-        store = self.store = EmbeddedStore(
-            self.folder / "store", mesh=name, down_after_ms=self._options.down_after
-        )
-        asyncio.run(store.start())
-        self._stack.callback(lambda: asyncio.run(store.stop()))
-        sentinels = ",".join(f"{host}:{port}" for host, port in store.sentinels)
-        return {
-            "store": f"redis+sentinel://{sentinels}/{name}",
-            "store_password": str(store.address.password),
-        }
+        folder = self.folder / "store"
+        store = LastingStore(folder, mesh=name, down_after_ms=self._options.down_after)
+        self.store = self._stack.enter_context(store)
+        return {"store": store.url, "store_password": store.password}
 
     def addresses(self) -> list[str]:
         """Where clients find it."""

@@ -21,7 +21,7 @@ from mesh.client.aio import AsyncClient, connect
 from mesh.core.keyspace import key_bytes, partition_of
 from mesh.errors import MeshError, Unavailable
 from mesh.net import clock
-from mesh.store.embedded import EmbeddedStore
+from mesh.testing.lasting import LastingStore
 from mesh.testing.load import OpenLoop
 from mesh.testing.netns import Host
 from mesh.testing.pinned import Pinned
@@ -52,7 +52,7 @@ class Repeat:
         dice: random.Random,
         folder: Path,
         host_of: Callable[[str], Host] | None = None,
-        store: EmbeddedStore | None = None,
+        store: LastingStore | None = None,
     ) -> None:
         self._host_of = host_of
         self._store = store
@@ -119,8 +119,6 @@ class Repeat:
             if pinned is not None:
                 figures.update(await _last_words(pinned, probes, client, moved=moved))
         await asyncio.sleep(max(0.0, since + options.window - clock.now()))
-        if self._store is not None:
-            await _revive(self._store, options.limit)
         figures["whole_again"] = await watch.whole(options.limit)
         if fault.next_death and figures["whole_again"]:
             next_victim = self._dice.choice(handlers(watch.latest))
@@ -242,15 +240,6 @@ async def _last_words(
         "old_stale": verdict.stale,
         "old_wrote": max(verdict.acknowledged, sum(written)) if moved else 0,
     }
-
-
-async def _revive(store: EmbeddedStore, within_s: float) -> None:
-    """Start the store's servers that are dead, once one of the others is its primary."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            while "primary" not in {node.role for node in await store.nodes()}:
-                await asyncio.sleep(0.05)
-            await store.revive()
 
 
 async def _new_client(status: Status) -> float | None:

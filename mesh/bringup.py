@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from actors import runtime
+from actors.carried import unpack
 from actors.reach import check_ray
 from actors.spec import Spec
 from mesh.client.tool import ask
@@ -52,6 +53,8 @@ class RunningMesh:
         self._run_dir = RunDir.take(config.name)
         self._store: EmbeddedStore | None = None
         self._external: Prepared | None = None
+        self._fsynced: list[str] = []
+        """Names of the entities that want their writes on disk."""
         # Ray is started from one thread that lives as long as the mesh: its children are told to
         # die with the thread that forked them.
         self._ray_thread = ThreadPoolExecutor(1, "ray")
@@ -68,13 +71,14 @@ class RunningMesh:
     async def start(self, carried: bytes, progress: Progress) -> None:
         """Bring everything up; on a failure the caller calls `stop`."""
         config = self.config
-        await self._check()
+        await self._check(carried)
         progress("starting Ray (takes 5 to 12 s) and the store ...")
         async with asyncio.TaskGroup() as group:
             ray_started = group.create_task(self._start_ray())
             store_started = group.create_task(self._start_store(progress))
         self._ray = ray_started.result()
         address, prepared, store_about = store_started.result()
+        self._check_classes(address, prepared)
         progress(f"Ray is up ({self._ray.address}); starting {config.handlers} handlers ...")
         replicated = 2 if self._store is not None else prepared.replicas
         durability = self._durability(address, prepared)
@@ -120,14 +124,16 @@ class RunningMesh:
             }
         )
 
-    async def _check(self) -> None:
+    async def _check(self, carried: bytes) -> None:
         """Refuse what cannot work before anything is started: Ray alone takes seconds."""
         config = self.config
-        Registry(load_app(config.app))
+        specs = Registry([*load_app(config.app), *unpack(carried)]).specs
+        self._fsynced = sorted(spec.name for spec in specs if spec.durability == "fsynced")
         if config.store != "embedded":
             address = _address(config)
             self._external = await self._prepared(address)
             self._durability(address, self._external)
+            self._check_classes(address, self._external)
         else:
             await self._embedded().check()
         if config.ray == "local":
@@ -186,6 +192,17 @@ class RunningMesh:
                 f"--durability process that a crash of the store loses acknowledged writes"
             )
         return durability
+
+    def _check_classes(self, address: StoreAddress, prepared: Prepared) -> None:
+        """An entity that asks for the disk must not be told of a write that is in memory."""
+        server = prepared.server
+        if self._fsynced and not server.can_confirm_fsync:
+            version = ".".join(map(str, server.version))
+            raise SetupError(
+                f'{", ".join(self._fsynced)}: durability="fsynced" needs a store that confirms what is on '
+                f"its disk, and {address} is {server.product} {version} with appendonly "
+                f"{'yes' if server.aof else 'no'}: use Redis or Valkey 7.2 or newer with appendonly yes"
+            )
 
     async def _start_actors(self, spec: Spec, progress: Progress) -> None:
         loop = asyncio.get_running_loop()
@@ -335,6 +352,8 @@ def _tuning(config: MeshConfig) -> dict[str, Any]:
             "unauthenticated": config.unauthenticated,
             "write_buffer_bytes": config.write_buffer_bytes,
         },
+        "times": config.times,
+        "health_port": config.health_port,
         "log_level": config.log_level,
         "log_file": str(config.log_path),
     }

@@ -93,6 +93,15 @@ class MeshConfig(TimingSettings):
         kind="path",
         metavar="DIR",
     )
+    health_port: int | None = setting(
+        None,
+        "where load balancers ask for /healthz and /readyz: supervisor s-K on it + K, handler h-K on it + "
+        "10 + K; 0 takes free ones, see `mesh status --json`; unset: nowhere",
+        kind="number",
+        metavar="PORT",
+        least=0,
+        most=64_000,
+    )
 
     store: str = setting(
         "embedded",

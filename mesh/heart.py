@@ -20,6 +20,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from mesh.core.messages import Hello
@@ -79,6 +80,7 @@ class ThreadHeart:
 
     def start(self) -> None:
         """See Heart."""
+        self._vitals.count_turns(self._beat_s / 4)
         self._loop_thread = threading.get_native_id()
         self._ending, self._end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         threading.Thread(target=self._run, name="heart", daemon=True).start()
@@ -90,6 +92,8 @@ class ThreadHeart:
             self._end = -1
 
     def _run(self) -> None:
+        with contextlib.suppress(OSError):  # so that `top -H` names it
+            Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text("heart")
         thread = OwnThread(self._loop_thread)
         due = now()
         try:
@@ -270,7 +274,7 @@ class TaskHeart:
 
     async def _run(self) -> None:
         while True:
-            self._vitals.turned(0.0)
+            self._vitals.turned(0.0)  # or it would not be here
             frame = self._vitals.beat(None, 0.0).frame()
             for conn in self._links.values():
                 conn.send(frame)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from mesh.core.handling import HandlerCore
+from mesh.core.lanes import LANES, LANES_OF
 from mesh.core.outbox import Batch
 from mesh.core.records import CommitReply, GrantRef, StoreStatus
 from mesh.net.clock import Clock
@@ -62,7 +63,7 @@ class Lanes:
         self._guard = guard
         self._loop = asyncio.get_running_loop()
         self._watched = WatchedCommits(handler, clock.now)
-        self._idle = list(range(core.config.lanes))
+        self._idle = {durability: list(lanes) for durability, lanes in LANES_OF.items()}
         self._complaint = ""
         """What was last said of the store; empty while it answers."""
         self._kept: dict[Batch, asyncio.TimerHandle] = {}
@@ -70,7 +71,7 @@ class Lanes:
         self._stopped = False
 
     def __repr__(self) -> str:
-        return f"Lanes({len(self._idle)} idle{', stopped' if self._stopped else ''})"
+        return f"Lanes({sum(map(len, self._idle.values()))} idle{', stopped' if self._stopped else ''})"
 
     def stop(self) -> None:
         """Send nothing more, and hear of nothing more."""
@@ -78,19 +79,21 @@ class Lanes:
 
     def send(self, now: float) -> None:
         """Use the lanes that are free: for what has come together, else for the lease where it is time."""
-        core, idle = self._core, self._idle
-        while core.has_queued and idle:
-            batch = core.next_batch(idle[-1])
-            if batch is None:
-                break
-            idle.pop()
-            self._commit(batch, _FIRST_DELAY_S)
+        core = self._core
+        for durability, idle in self._idle.items():
+            while idle and core.has_queued_of(durability):
+                batch = core.next_batch(idle[-1])
+                if batch is None:
+                    break
+                idle.pop()
+                self._commit(batch, _FIRST_DELAY_S)
+        idle = self._idle["replicated"]
         if idle and core.renewal_is_due(now):
             lane = idle.pop()
             self._renew(lane, partial(self._free, lane))
 
     def _free(self, lane: int) -> None:
-        self._idle.append(lane)
+        self._idle[LANES[lane]].append(lane)
         self._turn()
 
     # -------------------------------------------------------------------- batches
@@ -123,7 +126,7 @@ class Lanes:
             self._core.on_refused(batch, str(error), self._clock.now(), transient=error.transient)
             again = self._renew_first
         else:
-            if self._complaint:
+            if self._complaint and reply.status is StoreStatus.OK:
                 log.warning("the store answers again")
                 self._complaint = ""
             if observers.wanted and reply.acknowledged:
@@ -174,7 +177,7 @@ class Lanes:
         all the same, and as long as it does queries go on.
         """
         again = partial(self._commit, batch, delay)
-        if self._core.renewal_is_due(self._clock.now()):
+        if LANES[batch.lane] == "replicated" and self._core.renewal_is_due(self._clock.now()):
             self._renew(batch.lane, again)
         else:
             again()

@@ -40,6 +40,7 @@ from mesh.lanes import Lanes
 from mesh.leaders import LeaderLinks
 from mesh.net.clock import SYSTEM, Clock, ahead
 from mesh.net.connection import Connection
+from mesh.net.health import HealthPort
 from mesh.net.listener import Listener
 from mesh.net.pidfd import hand_over
 from mesh.net.watched import tell_tenure, watch_request
@@ -73,6 +74,7 @@ class NodeSettings:
         token: the mesh's secret; empty on loopback.
         weight: share of the partitions relative to others'.
         timing: how often it beats.
+        health_port: where it answers /healthz and /readyz; 0 for a free port, None for nowhere.
     """
 
     mesh: str
@@ -88,6 +90,7 @@ class NodeSettings:
     zone: str | None = None
     handling: HandlingConfig = HandlingConfig()  # noqa: RUF009 - frozen
     timing: Timing = Timing()  # noqa: RUF009 - frozen
+    health_port: int | None = None
 
 
 class Node:
@@ -165,6 +168,7 @@ class Node:
             self._on_loop,
             max(filter(None, limits), default=core.home.run_limit_s),
         )
+        self._health = HealthPort({"/healthz": lambda: "", "/readyz": self._why_not_ready})
         self._presence = Presence(
             settings.id,
             Hello(settings.mesh, "handler", settings.token, self.nonce),
@@ -194,6 +198,9 @@ class Node:
         s = self.settings
         await self._resources.start()
         await self._listener.open(s.host, s.port)
+        if s.health_port is not None:
+            await self._health.open(s.host, s.health_port)
+            self._vitals.health_port = self._health.port
         await self._presence.begin()
         self._spawn(self._run_timer(), "timer")
         for name, loop in (*self._reader.loops(), *self._leaders.loops()):
@@ -214,6 +221,7 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._leaders.close()
         await self._listener.close()
+        await self._health.close()
         await self._runner.close()
         if not in_order:
             self._resources.abandon()
@@ -232,6 +240,17 @@ class Node:
             # noticed and replaced within milliseconds.
             log.critical("%s failed, this handler ends", task.get_name(), exc_info=task.exception())
             self.ended.set()
+
+    def _why_not_ready(self) -> str:
+        """For a load balancer; empty if calls are answered here."""
+        core = self._core
+        if core.revoked or self.ended.is_set():
+            return "this process serves nothing any more; another takes its place"
+        if not core.grant.version:
+            return "no supervisor has granted it anything yet"
+        if not core.home.is_leased():
+            return "its lease is out: the store does not acknowledge what it writes"
+        return ""
 
     # ------------------------------------------------------------- listener
 
@@ -310,7 +329,7 @@ class Node:
 
     def _on_supervisor(self, conn: Connection, message: Message, now: float) -> None:
         if isinstance(message, Leading):
-            if self._core.hears(message.token):
+            if self._core.on_leading(message.token, now):
                 log.info("%s leads, by token %d", message.id, message.token)
             self._leaders.on_leading(conn, message)
         elif not self._leaders.leads(conn):
@@ -356,6 +375,7 @@ class Node:
 
     def _report(self) -> Beat:
         self._core.health = self._resources.health
+        self._core.async_lag_s = self._store.async_lag_s()
         return self._core.beat()
 
     # ----------------------------------------------------------------- runs

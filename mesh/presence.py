@@ -74,7 +74,6 @@ class Presence:
         self._hello = hello
         self._warden = warden
         self._hand_over = hand_over
-        self._beat_s = beat_s
         self._spawn = spawn
         self._probing: set[asyncio.Task[None]] = set()
         self._heart: Heart | None = None
@@ -96,7 +95,6 @@ class Presence:
             bond = await self._hand_over(self._warden, self._hello.nonce, self._id)
             self._spawn(self._keep_bond(bond), "warden's bond")
         if self._heart is not None:
-            self.vitals.count_turns(self._beat_s / 4)
             self._heart.start()
 
     def end(self) -> None:

@@ -130,16 +130,6 @@ class TimingSettings:
         least=0.1,
         most=86_400,
     )
-    health_port: int | None = setting(
-        None,
-        "where load balancers and Kubernetes ask for /healthz and /readyz: supervisor s-K on this port + K, "
-        "handler h-K on it + 10 + K; 0 takes free ones, which `mesh status` names; unset: nowhere",
-        kind="number",
-        metavar="PORT",
-        group="timing",
-        least=0,
-        most=65_000,
-    )
 
     @property
     def times(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
-from mesh.core.messages import Exited, Hello, Message, Stop, WardenHere, unpack_message
+from mesh.core.messages import Exited, Hello, Leading, Message, Stop, WardenHere, unpack_message
 from mesh.core.pulse import Kill, Look, Seen, Watches
 from mesh.core.sightings import Sight, is_still
 from mesh.core.wire import Kind
@@ -151,7 +151,9 @@ class Warden:
         """See Receiver."""
         for kind, body in frames:
             message = unpack_message(body) if kind == Kind.CONTROL else None
-            if isinstance(message, Stop):
+            if isinstance(message, Leading):
+                self._obeys(message.token)
+            elif isinstance(message, Stop) and self._obeys(message.token):
                 self.ended.set()
             elif isinstance(message, Look) and self._obeys(message.token):
                 self._answer(conn, message.nonce)

@@ -82,6 +82,22 @@ _WORDS: dict[str, Callable[[Event], str]] = {
         f"warden {e['warden']} on {e['node']} is gone ({e['reason']}); until one is back, a death "
         f"there is noticed more slowly"
     ),
+    "handler_suspect": lambda e: (
+        f"{e['handler']} neither shows that its loop turns nor answers a probe ({e['state']}); it keeps "
+        f"everything, and is looked at"
+    ),
+    "handler_recovered": lambda e: f"the loop of {e['handler']} turns again",
+    "handler_killed": lambda e: (
+        f"the loop of {e['handler']} is {e['state']}: its warden is told to kill it"
+    ),
+    "handler_weight": lambda e: (
+        f"{e['handler']} is to hold a share of weight {e['weight']:g} from now on, {e['why']}"
+        f"{': ' + e['sign'] if e['sign'] else ''}"
+    ),
+    "slow_method": lambda e: (
+        f"{e['method'] or 'something'} has kept {e['handler']} for {e['seconds']:.1f} s, in which it serves "
+        f"nothing else; its limit is {e['limit_s']:g} s. Make it async, or blocking=True"
+    ),
     "handler_starting": lambda e: f"{e['handler']} is being started",
     "handler_started": lambda e: f"{e['handler']} is here (pid {e['pid']})",
     "handler_start_failed": lambda e: (
@@ -111,6 +127,10 @@ _WORDS: dict[str, Callable[[Event], str]] = {
 }
 
 _LEVELS = {
+    "handler_suspect": logging.WARNING,
+    "handler_killed": logging.WARNING,
+    "handler_weight": logging.WARNING,
+    "slow_method": logging.WARNING,
     "failover": logging.WARNING,
     "leader_missed": logging.WARNING,
     "supervisor_lost": logging.WARNING,

@@ -8,7 +8,7 @@ Records are in memory all of them, and callers choose how many there are, so the
 their bytes. At the cap a new call with a key is refused, since an old record given up before its time
 would be a promise broken; calls without a key go on.
 
-    name     "c" and 16 bytes of BLAKE2b over entity, key and the caller's key
+    name     the class's tag, "c" and 16 bytes of BLAKE2b over entity, key and the caller's key
     record   written u32 · digest 12 bytes · status u8 · payload
     digest   4 bytes of the method's name, 8 of name, key and arguments; whoever asks for a call by its key
              names the method and has no arguments: 8 zeros
@@ -35,13 +35,15 @@ _DROPS_PER_WRITE = 32
 _SHORTEST_WAIT_S = 0.1
 
 
-def caller_field(entity: str, key: bytes, idempotency_key: str) -> bytes:
-    """Name of a record in its partition's hash; long keys cost no more than short ones."""
+def caller_field(entity: str, key: bytes, idempotency_key: str, tag: bytes = b"") -> bytes:
+    """Name of a record in its partition's hash; long keys cost no more than short ones. `tag` is that of its
+    class (mesh.core.lanes).
+    """
     digest = blake2b(digest_size=_NAME_BYTES)
     for part in (entity.encode(), key):
         digest.update(len(part).to_bytes(4, "big") + part)
     digest.update(idempotency_key.encode())
-    return CALLER_PREFIX + digest.digest()
+    return tag + CALLER_PREFIX + digest.digest()
 
 
 def caller_digest(method: str, call: bytes) -> bytes:
@@ -107,13 +109,16 @@ class CallerKeys:
         oldest = self._order[0][0]
         return max(_SHORTEST_WAIT_S, oldest + self._retention.keep_s - self._retention.now)
 
-    def adopt(self, name: bytes, blob: bytes) -> None:
+    def adopt(self, name: bytes, blob: bytes, tag_bytes: int = 0) -> None:
         """Take in a stored record; what memory knows already is newer and stays.
+
+        Args:
+            tag_bytes: of its name, before what every such record's begins with.
 
         Raises:
             ValueError: it is none.
         """
-        if len(name) != 1 + _NAME_BYTES or len(blob) < _RECORD.size:
+        if len(name) != tag_bytes + 1 + _NAME_BYTES or len(blob) < _RECORD.size:
             raise ValueError(f"not a record under a caller's key: {name!r:.80}, {len(blob)} bytes")
         if name in self.records or name in self.running or name in self._dropped:
             return

@@ -247,8 +247,19 @@ class Calls:
         tenure = self._in_memory.get(partition)
         giving_up = tenure is not None and tenure.release_token is not None
         giving_up = giving_up or partition in self._tenures.released
-        wait = self._config.release_wait_s if giving_up else self._config.hint_wait_s
+        known = giving_up or self._is_coming(partition, request.epoch)
+        wait = self._config.release_wait_s if known else self._config.hint_wait_s
         self._held.add(Held(conn, request, deadline, min(deadline, now + wait)))
+
+    def _is_coming(self, partition: int, asked: int) -> bool:
+        """The table gives it to this handler, at the epoch asked for, and the leader's word is still to come:
+        it waits for another's lease to be out.
+        """
+        if self.table is None:
+            return False
+        owner, epoch = self.table.owner(partition)
+        known = max(self._tenures.epochs[partition], asked - 1)
+        return owner.nonce == self._nonce and epoch > known
 
     def _refuse_surplus(self, conn: Conn, request: Request) -> None:
         reason = f"{self._answers.pending + self._held.count} calls are in progress"

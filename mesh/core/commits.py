@@ -5,12 +5,14 @@ from __future__ import annotations
 from mesh.core.calls import Calls
 from mesh.core.epochs import NOT_HELD
 from mesh.core.execution import acknowledge
+from mesh.core.lanes import LANES
 from mesh.core.outbox import Batch
 from mesh.core.ownership import Ownership
 from mesh.core.records import CommitReply, Entry, GrantRef, StoreStatus, Verdict
 from mesh.core.tenure import Effect
 from mesh.core.wire import Status
 from mesh.core.workings import Workings
+from mesh.specs import Durability
 
 _OVER = (StoreStatus.REVOKED, StoreStatus.GAP)
 _KEEPS = (StoreStatus.CLOSED, StoreStatus.OLDER)
@@ -66,8 +68,11 @@ class Commits:
         nobody any more: its values are those of an earlier tenure (schedule M1). Its place stays, so that
         the store's verdicts are still of the same partitions.
         """
+        life = batch.grant.life if batch.grant else 0
         for at, entry in enumerate(batch.entries):
-            if entry.epoch not in (NOT_HELD, self._tenures.epochs[entry.partition]):
+            partition = entry.partition
+            ended = entry.epoch not in (NOT_HELD, self._tenures.epochs[partition])
+            if ended or life < self._ownership.anew_in.get(partition, 0):
                 batch.entries[at] = Entry(entry.partition, NOT_HELD, {})
                 self._give_up(batch, at)
 
@@ -132,8 +137,8 @@ class Commits:
         if self._gate.reason:
             self._home.refuses = self._is_shut
 
-    def _is_shut(self, partition: int) -> bool:
-        return not self._outbox.sends_at_once(partition)
+    def _is_shut(self, partition: int, durability: Durability) -> bool:
+        return not self._outbox.sends_at_once(partition, durability)
 
     def on_commit(self, batch: Batch, reply: CommitReply, now: float) -> bool:
         """A batch came back. True: it is finished. False: send the very same batch again."""
@@ -156,7 +161,10 @@ class Commits:
             batch.clean = False
             self._lease.failed(batch.renewal)
             return False
-        self._acknowledged(batch.renewal, reply)
+        if LANES[batch.lane] == "async":
+            self._lease.failed(batch.renewal)  # on the primary alone, which may not be one any more
+        else:
+            self._acknowledged(batch.renewal, reply)
         self._outbox.done(batch)
         self._settle(batch, reply)
         self._ownership.settle(now)

@@ -31,14 +31,14 @@ MOST_FORGOTTEN = 512
 """Records that are deleted in one go: a longer call would hold up the store."""
 
 
-def outcome_field(session: int, counter: int) -> bytes:
-    """Name of a record in its partition's hash."""
-    return OUTCOME_PREFIX + _ID.pack(session, counter)
+def outcome_field(session: int, counter: int, tag: bytes = b"") -> bytes:
+    """Name of a record in its partition's hash; `tag` is that of its class (mesh.core.lanes)."""
+    return tag + OUTCOME_PREFIX + _ID.pack(session, counter)
 
 
-def watermark_field(session: int) -> bytes:
+def watermark_field(session: int, tag: bytes = b"") -> bytes:
     """Name of a session's watermark in a partition's hash."""
-    return WATERMARK_PREFIX + session.to_bytes(8, "big")
+    return tag + WATERMARK_PREFIX + session.to_bytes(8, "big")
 
 
 class Session:
@@ -54,7 +54,9 @@ class Session:
     """
 
     __slots__ = (
+        "_prefix",
         "_retention",
+        "_tag",
         "dropped",
         "heard",
         "marked",
@@ -64,8 +66,10 @@ class Session:
         "watermark",
     )
 
-    def __init__(self, number: int, retention: Retention) -> None:
+    def __init__(self, number: int, retention: Retention, tag: bytes = b"") -> None:
         self._retention = retention
+        self._tag = tag
+        self._prefix = tag + OUTCOME_PREFIX
         self.number = number
         self.watermark = 0
         self.records: dict[int, Outcome] = {}
@@ -107,7 +111,7 @@ class Session:
         if len(self.dropped) >= DROPS_PER_WRITE:
             fields, deleted = self.due_drops()
         digest, status, payload = outcome
-        fields[OUTCOME_PREFIX + _ID.pack(self.number, counter)] = (
+        fields[self._prefix + _ID.pack(self.number, counter)] = (
             _RECORD.pack(now, digest, status) + payload
         )
         return fields, deleted
@@ -140,11 +144,14 @@ class Session:
         """
         if len(self.dropped) < at_least:
             return {}, []
-        deleted = [outcome_field(self.number, counter) for counter in self.dropped[:MOST_FORGOTTEN]]
+        deleted = [self._name(counter) for counter in self.dropped[:MOST_FORGOTTEN]]
         del self.dropped[:MOST_FORGOTTEN]
         self.marked = True
         mark = _WATERMARK.pack(self.watermark, self._retention.now)
-        return {watermark_field(self.number): mark}, deleted
+        return {watermark_field(self.number, self._tag): mark}, deleted
+
+    def _name(self, counter: int) -> bytes:
+        return outcome_field(self.number, counter, self._tag)
 
     @property
     def is_empty(self) -> bool:
@@ -158,27 +165,32 @@ class Session:
 
     def forget(self, most: int) -> list[bytes]:
         """Give up to `most` records up, the watermark last of all; their names, to be deleted."""
-        names = [outcome_field(self.number, counter) for counter in self.dropped[:most]]
+        names = [self._name(counter) for counter in self.dropped[:most]]
         del self.dropped[:most]
         for counter in list(self.records)[: most - len(names)]:
             del self.records[counter]
-            names.append(outcome_field(self.number, counter))
+            names.append(self._name(counter))
         if self.marked and len(names) < most:
             self.marked = False
-            names.append(watermark_field(self.number))
+            names.append(watermark_field(self.number, self._tag))
         return names
 
 
 class SessionLog:
-    """The outcome records of one partition's tenure.
+    """The outcome records of one class in one partition's tenure.
+
+    Args:
+        retention: how long they are kept.
+        tag: what all their names begin with.
 
     Attributes:
         callers: those under callers' keys.
     """
 
-    __slots__ = ("_retention", "_sessions", "callers")
+    __slots__ = ("_retention", "_sessions", "callers", "tag")
 
-    def __init__(self, retention: Retention | None = None) -> None:
+    def __init__(self, retention: Retention | None = None, tag: bytes = b"") -> None:
+        self.tag = tag
         self._retention = retention or Retention()
         self._sessions: dict[int, Session] = {}
         self.callers = CallerKeys(self._retention)
@@ -187,7 +199,7 @@ class SessionLog:
         """What is known of that session; nothing, of one that was never heard of."""
         known = self._sessions.get(number)
         if known is None:
-            known = self._sessions[number] = Session(number, self._retention)
+            known = self._sessions[number] = Session(number, self._retention, self.tag)
         return known
 
     def numbers(self) -> Iterable[int]:
@@ -200,8 +212,9 @@ class SessionLog:
         Raises:
             ValueError: it is no record.
         """
+        tagged, name = name, name[len(self.tag) :]
         if name.startswith(CALLER_PREFIX):
-            self.callers.adopt(name, blob)
+            self.callers.adopt(tagged, blob, len(self.tag))
             return
         try:
             if name.startswith(WATERMARK_PREFIX):

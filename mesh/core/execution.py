@@ -11,8 +11,9 @@ import enum
 import msgpack
 
 from mesh.core.callerkeys import caller_field
-from mesh.core.dedupe import outcome_field, watermark_field
+from mesh.core.dedupe import SessionLog, outcome_field, watermark_field
 from mesh.core.keyspace import partition_of
+from mesh.core.lanes import RECORD_TAGS
 from mesh.core.outcomes import Outcome, Records, Seen
 from mesh.core.payload import unpack_call
 from mesh.core.running import rule_out, run_command, run_delete, run_exists, run_query
@@ -94,11 +95,9 @@ def step(tenure: Tenure, pending: Pending) -> tuple[Step, Effect | Run | None]:
     request = pending.request
     own = pending.meta.idempotency_key
     if own:
-        records: Records = tenure.log.callers.call(
-            caller_field(pending.spec.name, pending.key, own)
-        )
+        records: Records = _log(tenure, pending).callers.call(_caller_field(pending, own))
     else:
-        records = session = tenure.log.session(request.session)
+        records = session = _log(tenure, pending).session(request.session)
         session.settle_below(request.lowest)
     seen, outcome = records.check(request.counter, pending.digest)
     if seen is _NEW:
@@ -108,9 +107,11 @@ def step(tenure: Tenure, pending: Pending) -> tuple[Step, Effect | Run | None]:
         if slot is None or not (tenure.warm or pending.looked_up):
             return NEEDS_LOAD, None
         refuses = tenure.home.refuses
-        if refuses is not None and (pending.method.runs_apart or refuses(tenure.partition)):
+        if refuses is not None and (
+            pending.method.runs_apart or refuses(tenure.partition, pending.spec.durability)
+        ):
             return NOT_WRITTEN, None
-        if own and (wait_s := tenure.log.callers.full_for_s()):
+        if own and (wait_s := _log(tenure, pending).callers.full_for_s()):
             _answer(pending, Status.OVERLOADED, msgpack.packb([_FULL, wait_s]))
             return ANSWERED, None
         if pending.method.runs_apart and not pending.meta.asks:
@@ -164,9 +165,20 @@ def record_names(pending: Pending) -> tuple[bytes, ...]:
     """Fields of the partition's hash that tell whether the call is new."""
     own = pending.meta.idempotency_key
     if own:
-        return (caller_field(pending.spec.name, pending.key, own),)
+        return (_caller_field(pending, own),)
     session, counter = pending.request[:2]
-    return outcome_field(session, counter), watermark_field(session)
+    tag = RECORD_TAGS[pending.spec.durability]
+    return outcome_field(session, counter, tag), watermark_field(session, tag)
+
+
+def _caller_field(pending: Pending, own: str) -> bytes:
+    spec = pending.spec
+    return caller_field(spec.name, pending.key, own, RECORD_TAGS[spec.durability])
+
+
+def _log(tenure: Tenure, pending: Pending) -> SessionLog:
+    durability = pending.spec.durability
+    return tenure.log if durability == "replicated" else tenure.log_of(durability)
 
 
 def acknowledge(effect: Effect) -> int:

@@ -67,8 +67,10 @@ class Removal(Change):
 
     __slots__ = ("slot",)
 
-    def __init__(self, tenure: Tenure, names: list[bytes], slot: Slot | None = None) -> None:
-        super().__init__(tenure.partition, tenure.epoch, {}, names)
+    def __init__(
+        self, tenure: Tenure, spec: EntitySpec, names: list[bytes], slot: Slot | None = None
+    ) -> None:
+        super().__init__(tenure.partition, tenure.epoch, {}, names, spec.durability)
         self.size = sum(map(len, names))
         self.slot = slot
 
@@ -153,7 +155,7 @@ class Expiry:
             return
         now = self._wall()
         if written is None:
-            self._commit(_stamped(tenure, field, head, now))
+            self._commit(_stamped(tenure, slot.spec, field, head, now))
         slot.life = slot.acked_life = now if written is None else min(written, now)
         self.watch(tenure, field, slot)
 
@@ -183,7 +185,7 @@ class Expiry:
         written, head = split(stored)
         over = written is not None and is_over(spec, written, self._wall())
         if over and field not in tenure.stored:
-            self._commit(Removal(tenure, [field, *_parts(field, head)]))
+            self._commit(Removal(tenure, spec, [field, *_parts(field, head)]))
         return over
 
     # ------------------------------------------------------------------------------------ what is called
@@ -198,7 +200,7 @@ class Expiry:
             slot.gone = slot.life
             slot.empty()
             slot.pending += 1
-            self._commit(Removal(tenure, names, slot))
+            self._commit(Removal(tenure, slot.spec, names, slot))
         if slot.acked_life and slot.acked_life <= slot.gone:
             slot.acknowledge(slot.spec.default_blob, 0.0)
 
@@ -268,18 +270,19 @@ class Expiry:
             return  # evicted
         if written is None:
             queue.ahead[field] = now
-            self._commit(_stamped(tenure, field, head, now))
+            self._commit(_stamped(tenure, spec, field, head, now))
             queue.push(now + spec.ttl_s, field)
         elif not tenure.warm:
             queue.ahead[field] = written
             queue.push(now + _HELD_S, field)  # or a page that is still to come would bring it back
         else:
             self._cache.unstow(tenure, field)
-            self._commit(Removal(tenure, [field, *_parts(field, head)]))
+            self._commit(Removal(tenure, spec, [field, *_parts(field, head)]))
 
 
-def _stamped(tenure: Tenure, field: bytes, head: bytes, written: float) -> Change:
-    return Change(tenure.partition, tenure.epoch, {field: stamp(written) + head}, [])
+def _stamped(tenure: Tenure, spec: EntitySpec, field: bytes, head: bytes, written: float) -> Change:
+    fields = {field: stamp(written) + head}
+    return Change(tenure.partition, tenure.epoch, fields, [], spec.durability)
 
 
 def _parts(field: bytes, head: bytes) -> list[bytes]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mesh.core.dedupe import MOST_FORGOTTEN
+from mesh.core.dedupe import MOST_FORGOTTEN, SessionLog
 from mesh.core.outbox import Change
 from mesh.core.retention import Retention
 from mesh.core.tenure import Tenure
+from mesh.specs import Durability
 
 STEPS_A_TURN = 64
 _REST_SHARE = 1 / 512
@@ -26,8 +27,8 @@ class Forgotten(Change):
 
     __slots__ = ()
 
-    def __init__(self, tenure: Tenure, names: list[bytes]) -> None:
-        super().__init__(tenure.partition, tenure.epoch, {}, names)
+    def __init__(self, tenure: Tenure, names: list[bytes], durability: Durability) -> None:
+        super().__init__(tenure.partition, tenure.epoch, {}, names, durability)
         self.size = sum(map(len, names))  # so that a batch is not made of deletions without end
 
 
@@ -77,20 +78,22 @@ class Forgetting:
         """The client of that session is gone, and nothing that it sent is still under way."""
         due: list[Forgotten] = []
         for tenure in self._tenures.values():
-            if tenure.release_token is None:
-                names = tenure.log.end(session)
+            if tenure.release_token is not None:
+                continue
+            for durability, log in tenure.logs().items():
+                names = log.end(session)
                 if names:
-                    due.append(Forgotten(tenure, names))
+                    due.append(Forgotten(tenure, names, durability))
         return due
 
     def _steps(self) -> Iterator[Forgotten | None]:
         for tenure in list(self._tenures.values()):
-            for names in self._of(tenure):
-                yield Forgotten(tenure, names) if names else None
+            for durability, log in list(tenure.logs().items()):
+                for names in self._of(tenure, log):
+                    yield Forgotten(tenure, names, durability) if names else None
 
-    def _of(self, tenure: Tenure) -> Iterator[list[bytes]]:
+    def _of(self, tenure: Tenure, log: SessionLog) -> Iterator[list[bytes]]:
         """One step for each session, and for each handful of records under callers' keys."""
-        log = tenure.log
         yield []
         for number in list(log.numbers()):
             while self._is_ours(tenure):

@@ -40,6 +40,7 @@ from mesh.core.unleased import Unleased
 from mesh.core.workings import Workings
 from mesh.core.writing import WriteGate
 from mesh.entities import Registry
+from mesh.specs import Durability
 
 __all__ = ["HandlerCore", "HandlingConfig"]
 
@@ -72,13 +73,15 @@ class HandlerCore:
         """What methods get from this handler; the shell adds what only it has."""
         self.health = "ok"
         """What the entities' own checks say, as the shell last heard it."""
+        self.async_lag_s = 0.0
+        """For how long writes of class "async" have not been on every in-sync node; the shell tells it."""
         self.retention = Retention(config.window_s, config.caller_bytes)
         """What it remembers and for how long; the shell tells it the time."""
         self.runs = Runs(config.threads)
         """Async and blocking methods that wait to be begun, or are under way."""
         self._tenures = Tenures(partitions, self.retention, self.home)
         self._answers = Answers()
-        self._outbox = Outbox(config.lanes)
+        self._outbox = Outbox()
         self._cache = Cache(config.cache_bytes)
         in_memory = self._tenures.in_memory
         self._expiry = Expiry(in_memory, self._cache, registry, self.wall, self._commit)
@@ -115,6 +118,7 @@ class HandlerCore:
         self.on_table = calls.on_table
         self.on_grant = ownership.on_grant
         self.on_release = ownership.on_release
+        self.on_leading = ownership.on_leading
         self.hears = ownership.hears
         """Ask before anything else that a leader says is done."""
         self.on_commit = commits.on_commit
@@ -221,6 +225,7 @@ class HandlerCore:
             answers.unknown,
             sum(tenure.keys for tenure in self._tenures.in_memory.values()),
             self.health,
+            self.async_lag_s * 1000,
         )
 
     @property
@@ -238,6 +243,10 @@ class HandlerCore:
     def has_queued(self) -> bool:
         """Some change is in no batch yet."""
         return self._outbox.queued > 0
+
+    def has_queued_of(self, durability: Durability) -> bool:
+        """Some change of that class is in no batch yet."""
+        return self._outbox.has_queued(durability)
 
     @property
     def has_wants(self) -> bool:

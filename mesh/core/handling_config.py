@@ -15,14 +15,14 @@ class HandlingConfig:
     """What a handler holds and for how long.
 
     Attributes:
-        lanes: commit connections that take turns.
         limit_s: seconds that a run of an async or blocking method may take which names no limit of its own.
         threads: that blocking methods may take; one that is stuck is lost until it comes back.
         health_s: between two health checks of the entities, and the time that one may take.
         max_state_bytes: of one key's state.
         max_reply_bytes: of one call's reply.
         hint_wait_s: how long a call waits that names an epoch this handler has not been granted.
-        release_wait_s: how long a call waits for the next owner of a partition that is being given up.
+        release_wait_s: how long a call waits for the next owner of a partition that is being given up, or for
+            the leader's word where the table names this handler: it waits for a lease to be out.
         window_s: how long outcomes are kept; a request older than half of this, counted from its first
             attempt, is never executed (mesh.core.retention).
         caller_bytes: of one partition's records under callers' keys; calls with further keys are refused.
@@ -33,7 +33,6 @@ class HandlingConfig:
         lease: for how long it may answer queries, and how often that is renewed.
     """
 
-    lanes: int = 2
     limit_s: float = 30.0
     threads: int = 32
     health_s: float = 1.0

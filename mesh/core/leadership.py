@@ -13,7 +13,8 @@ lead cost time and nothing else. What is left to decide is when to bid, and a bi
     silence            stopped, cut off, or starved: nothing of `silence_s` of its beats came.
     outbid             the winner is about to say so. If it never does, it is bid for again, ever later: two
                        that cannot hear each other would take the lead from each other in turns.
-    life closed        the store's primary is another one: the leader itself bids anew, at once.
+    life closed        the store's primary is another one: the leader itself opens the next life there, under
+                       a new token. It says nothing while it cannot reach the store: a standby may.
 
 A bid is made over the token that was lost, never over whatever the store has: one that comes second finds the
 first's token there, and lets it be.
@@ -44,6 +45,8 @@ class LeadershipConfig:
         grace_s: seconds that a leader has for answering anew once its connection broke.
         silence_s: seconds without a beat after which a leader counts as lost.
         beat_s: seconds between two beats.
+        store_s: a leader that had no answer of the store for so long says nothing any more. Longer than a
+            failover of the store takes, which it looks after itself.
         again_s: pause after a bid that came to nothing.
         patience_most: silence is waited out up to so many times as long after bids that others topped.
         settled_s: whoever led for so long was no mistake: its patience begins anew.
@@ -57,6 +60,7 @@ class LeadershipConfig:
     grace_s: float = 0.02
     silence_s: float = 0.7
     beat_s: float = 0.1
+    store_s: float = 2.0
     again_s: float = 0.1
     patience_most: int = 8
     settled_s: float = 30.0
@@ -97,7 +101,7 @@ class LinkLost:
 
 @dataclass(frozen=True, slots=True)
 class BidWon:
-    """The store took the bid, acknowledged."""
+    """The store took the bid, acknowledged; or this leader has opened the next life."""
 
     token: int
     life: int
@@ -121,25 +125,12 @@ class Deposed:
 
 
 @dataclass(frozen=True, slots=True)
-class LifeClosed:
-    """The store's primary is another one than this leader's life was opened on."""
-
-
-@dataclass(frozen=True, slots=True)
 class Looked:
     """Time has passed."""
 
 
 LeadershipEvent = (
-    LeadingHeard
-    | BeatHeard
-    | LinkLost
-    | BidWon
-    | BidTopped
-    | BidFailed
-    | Deposed
-    | LifeClosed
-    | Looked
+    LeadingHeard | BeatHeard | LinkLost | BidWon | BidTopped | BidFailed | Deposed | Looked
 )
 
 # ------------------------------------------------------------------ effects
@@ -153,6 +144,11 @@ class MakeBid:
     """
 
     over: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUpBid:
+    """Somebody leads: make that bid no more, if that is possible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +174,7 @@ class Missed:
     reason: str
 
 
-LeadershipEffect = MakeBid | BeginToLead | StandDown | Missed
+LeadershipEffect = MakeBid | GiveUpBid | BeginToLead | StandDown | Missed
 
 
 class Leadership:
@@ -238,8 +234,6 @@ class Leadership:
                 return self._on_failed(now)
             case Deposed():
                 return self._on_deposed(now)
-            case LifeClosed():
-                return self._on_life_closed()
             case Looked():
                 return self._look(now)
             case _:
@@ -253,6 +247,8 @@ class Leadership:
         effects: list[LeadershipEffect] = []
         if self.role is Role.LEADER:
             effects.append(StandDown(f"{event.id} leads by token {event.token}"))
+        elif self.role is Role.BIDDING:
+            effects.append(GiveUpBid())
         self.role = Role.STANDBY
         self.token, self.life = event.token, event.life
         self.leader = self._heard = event.id
@@ -262,11 +258,14 @@ class Leadership:
         return effects
 
     def _on_beat(self, token: int, now: float) -> list[LeadershipEffect]:
-        if token >= self.token and self.role is Role.STANDBY:
-            self.token = token
-            self.leader = self._heard
-            self._wait(now)
-        return []
+        if token < self.token or self.role is Role.LEADER:
+            return []
+        is_bidding = self.role is Role.BIDDING
+        self.role = Role.STANDBY
+        self.token = token
+        self.leader = self._heard
+        self._wait(now)
+        return [GiveUpBid()] if is_bidding else []
 
     def _on_link_lost(self, id_: str, now: float) -> list[LeadershipEffect]:
         if self.role is Role.STANDBY and id_ == self.leader and self._due is not None:
@@ -323,12 +322,6 @@ class Leadership:
         self._is_unknown = True
         self._stand_by(now)
         return [StandDown("another leads, says the store")]
-
-    def _on_life_closed(self) -> list[LeadershipEffect]:
-        if self.role is not Role.LEADER:
-            return []
-        self.role = Role.BIDDING
-        return [StandDown("the store's primary is another one"), MakeBid(self.token)]
 
     # ---------------------------------------------------------------------- small
 

@@ -100,6 +100,8 @@ class Failover:
     first_sign: float
     gone_at: float
     decided_at: float
+    is_news: bool = True
+    """False of a process of an earlier up, which went with it."""
     fenced_at: float = 0.0
     published_at: float = 0.0
 

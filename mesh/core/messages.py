@@ -219,6 +219,8 @@ class Beat(Message):
     unknown: int
     keys: int
     health: str = "ok"
+    async_lag_ms: float = 0.0
+    """What it has written of class "async" is on every in-sync node but for the last so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,9 +271,15 @@ class Leading(Message):
 
 @dataclass(frozen=True, slots=True)
 class LeaderBeat(Message):
-    """The leader of that token is there; to the other supervisors, ten times a second."""
+    """The leader of that token is there; to the other supervisors, ten times a second.
+
+    `set_version` is that of the in-sync set under which the store acknowledges in that life: a later leader
+    takes no node for complete whose own record is older.
+    """
 
     token: int
+    life: int
+    set_version: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """What waits to be committed, and in which batches it goes.
 
-Two lanes take turns for speed. A partition with a batch in flight takes part in no other one until that one
-is acknowledged, so batches of one partition never overtake each other (measured: of two 64 KiB batches
-on two connections, 77 of 200 were executed in the wrong order). A batch is capped: 300,000
-writes in one call stop the store for a second, and Sentinel then calls it dead.
+Two lanes take turns for speed, and each class of durability has its own (mesh.core.lanes). Within a class a
+partition with a batch in flight takes part in no other one until that one is acknowledged, so batches of one
+partition never overtake each other (measured: of two 64 KiB batches on two connections, 77 of 200 were
+executed in the wrong order). A batch is capped: 300,000 writes in one call stop the store for a second, and
+Sentinel then calls it dead.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from mesh.core.lanes import LANES, LANES_OF
 from mesh.core.records import Entry, GrantRef
+from mesh.specs import Durability
 
 MAX_COMMANDS = 512
 MAX_BYTES = 1024 * 1024
@@ -20,11 +23,17 @@ MAX_BYTES = 1024 * 1024
 class Change:
     """One command's effect on its way to the store: fields to write, and to delete."""
 
-    __slots__ = ("deleted", "epoch", "fields", "partition", "size")
+    __slots__ = ("deleted", "durability", "epoch", "fields", "partition", "size")
 
     def __init__(
-        self, partition: int, epoch: int, fields: dict[bytes, bytes], deleted: list[bytes]
+        self,
+        partition: int,
+        epoch: int,
+        fields: dict[bytes, bytes],
+        deleted: list[bytes],
+        durability: Durability = "replicated",
     ) -> None:
+        self.durability = durability
         self.partition = partition
         self.epoch = epoch
         self.fields = fields
@@ -61,13 +70,13 @@ class Batch:
 
 
 class Outbox:
-    """Queues of changes by partition, and at most one batch in flight a lane."""
+    """Queues of changes by class and partition, and at most one batch in flight a lane."""
 
-    def __init__(self, lanes: int) -> None:
-        self._queues: dict[int, deque[Change]] = {}
-        self._in_flight: list[Batch | None] = [None] * lanes
-        self._busy: set[int] = set()
-        self._last_seq = [0] * lanes
+    def __init__(self) -> None:
+        self._queues: dict[Durability, dict[int, deque[Change]]] = {d: {} for d in LANES_OF}
+        self._in_flight: list[Batch | None] = [None] * len(LANES)
+        self._busy: dict[Durability, set[int]] = {d: set() for d in LANES_OF}
+        self._last_seq = [0] * len(LANES)
         self.queued = 0
         """Number of changes that are in no batch yet."""
 
@@ -77,29 +86,39 @@ class Outbox:
 
     def add(self, change: Change) -> None:
         """Queue a change behind those of its partition."""
-        queue = self._queues.get(change.partition)
+        queues = self._queues[change.durability]
+        queue = queues.get(change.partition)
         if queue is None:
-            queue = self._queues[change.partition] = deque()
+            queue = queues[change.partition] = deque()
         queue.append(change)
         self.queued += 1
 
     def is_settled(self, partition: int) -> bool:
         """Nothing of the partition is queued or in flight."""
-        return partition not in self._queues and partition not in self._busy
+        return not any(partition in queues for queues in self._queues.values()) and not any(
+            partition in busy for busy in self._busy.values()
+        )
 
-    def sends_at_once(self, partition: int) -> bool:
-        """A change of that partition would not have to wait for any other."""
-        return not self.queued and partition not in self._busy and None in self._in_flight
+    def has_queued(self, durability: Durability) -> bool:
+        """Some change of that class is in no batch yet."""
+        return bool(self._queues[durability])
+
+    def sends_at_once(self, partition: int, durability: Durability) -> bool:
+        """A change of that partition and class would not have to wait for any other."""
+        if self._queues[durability] or partition in self._busy[durability]:
+            return False
+        return any(self._in_flight[lane] is None for lane in LANES_OF[durability])
 
     def next_batch(self, lane: int) -> Batch | None:
         """Take what the lane may send now; None if it is taken, or there is nothing to send."""
-        if self._in_flight[lane] is not None or not self.queued:
+        queues, busy = self._queues[LANES[lane]], self._busy[LANES[lane]]
+        if self._in_flight[lane] is not None or not queues:
             return None
         entries: list[Entry] = []
         changes: list[list[Change]] = []
         commands = size = 0
-        for partition in [p for p in self._queues if p not in self._busy]:
-            queue = self._queues[partition]
+        for partition in [p for p in queues if p not in busy]:
+            queue = queues[partition]
             epoch = queue[0].epoch
             taken: list[Change] = []
             while queue and queue[0].epoch == epoch and commands < MAX_COMMANDS:
@@ -113,13 +132,13 @@ class Outbox:
                 entries.append(_merge(partition, epoch, taken))
                 changes.append(taken)
             if not queue:
-                del self._queues[partition]
+                del queues[partition]
             if commands >= MAX_COMMANDS or (queue and taken):
                 break
         if not entries:
             return None
         self.queued -= commands
-        self._busy.update(entry.partition for entry in entries)
+        busy.update(entry.partition for entry in entries)
         self._last_seq[lane] += 1
         batch = Batch(lane, self._last_seq[lane], entries, changes)
         self._in_flight[lane] = batch
@@ -130,15 +149,15 @@ class Outbox:
         if self._in_flight[batch.lane] is not batch:
             raise ValueError(f"batch {batch.seq} is not in flight on lane {batch.lane}")
         self._in_flight[batch.lane] = None
-        self._busy.difference_update(entry.partition for entry in batch.entries)
+        self._busy[LANES[batch.lane]].difference_update(e.partition for e in batch.entries)
 
     def drop(self, partition: int) -> list[Change]:
         """Take back what is queued of a partition and was never sent."""
-        queue = self._queues.pop(partition, None)
-        if queue is None:
-            return []
-        self.queued -= len(queue)
-        return list(queue)
+        dropped: list[Change] = []
+        for queues in self._queues.values():
+            dropped += queues.pop(partition, ())
+        self.queued -= len(dropped)
+        return dropped
 
 
 def _merge(partition: int, epoch: int, changes: list[Change]) -> Entry:

@@ -27,7 +27,7 @@ from mesh.core.messages import (
     in_parts,
 )
 from mesh.core.records import GrantRef
-from mesh.core.tenure import Pending
+from mesh.core.tenure import Pending, state_field
 from mesh.core.wire import Status
 from mesh.core.workings import Workings
 
@@ -43,6 +43,7 @@ class Ownership:
     Attributes:
         grant: as the leader last told it.
         on_tenure: told of each partition that is "adopted", "released" or "lost", with its epoch.
+        anew_in: partitions that go on under an epoch whose memory is over, and since which life.
     """
 
     def __init__(self, workings: Workings, calls: Calls, apart: Apart) -> None:
@@ -58,6 +59,12 @@ class Ownership:
         self._cache = workings.cache
         self._reading = workings.reading
         self._lease = workings.home.lease
+        self._async_prefixes = tuple(
+            state_field(spec.name, b"")
+            for spec in workings.registry.specs
+            if spec.durability == "async"
+        )
+        self.anew_in: dict[int, int] = {}
         self._token = 0
         self._settling: set[int] = set()
         self._dropped: dict[int, int] = {}
@@ -84,6 +91,23 @@ class Ownership:
         self._token = token
         return True
 
+    def on_leading(self, token: int, now: float) -> bool:
+        """A supervisor says that it leads; whether that is so, as far as is known here.
+
+        What the leader before has asked for, and what is not settled yet, is kept: it would be released to
+        somebody who is not listened to, and the new leader not know that nobody serves it.
+        """
+        if token > self._token:
+            for partition in self._settling:
+                tenure = self._tenures.in_memory.get(partition)
+                if tenure is not None:
+                    tenure.release_token = None
+                    for field in list(tenure.waiting):
+                        self._calls.run_waiting(tenure, field, now)
+            self._settling.clear()
+            self._calls.retry_held(now)
+        return self.hears(token)
+
     def on_grant(self, message: Grant, now: float) -> None:
         """The leader tells what this process's grant holds. Older words and lower tokens are ignored."""
         tenures = self._tenures
@@ -94,6 +118,7 @@ class Ownership:
             return
         if (message.life, message.version) < (self.grant.life, self.grant.version):
             return
+        is_next_life = 0 < self.grant.life < message.life
         self.grant = GrantRef(self._nonce, message.life, message.version)
         if message.life > self._closed:
             self._closed = 0
@@ -109,9 +134,29 @@ class Ownership:
                 tenures.adopt(partition, epoch)
                 adopted.append(partition)
                 self.on_tenure("adopted", partition, epoch)
+        if is_next_life and self._async_prefixes:
+            adopted += self._begin_anew(message.life)
         self._reading.adopted(adopted)
         self._messages.append(Adopted(self._nonce, message.life, message.version))
         self._calls.retry_held(now)
+
+    def _begin_anew(self, life: int) -> list[int]:
+        """Another primary: it may lack acknowledged writes of class "async", and memory must not differ from
+        what the next change is written into. So partitions that have such keys go on without their memory.
+        """
+        tenures = self._tenures
+        partitions = [
+            tenure.partition
+            for tenure in tenures.in_memory.values()
+            if "async" in tenure.logs() or tenure.holds_any(self._async_prefixes)
+        ]
+        for partition in partitions:
+            epoch = tenures.epochs[partition]
+            self.drop(partition)
+            tenures.adopt(partition, epoch)
+            self.anew_in[partition] = life
+            self.on_tenure("adopted", partition, epoch)
+        return partitions
 
     def on_release(self, message: Release) -> None:
         """The leader asks for partitions back: admit nothing more, settle, then give them up."""

@@ -138,7 +138,7 @@ class Reading:
         records_at = 1 + len(load.parts)
         for name, blob in zip(load.want.fields[records_at:], values[records_at:], strict=True):
             if blob is not None:
-                tenure.log.adopt(name, blob)
+                tenure.adopt_record(name, blob)
         if load.field not in tenure.slots:
             spec = load.calls[0].spec
             written, head = (None, None) if values[0] is None else split(values[0])
@@ -201,7 +201,7 @@ class Reading:
                 if name.startswith(PART_PREFIX):
                     self._adopt_part(tenure, *split_part_field(name), value)
                 else:
-                    tenure.log.adopt(name, value)
+                    tenure.adopt_record(name, value)
             except ValueError:
                 # The tenure must not pass for one that has them all.
                 return False

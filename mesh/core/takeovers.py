@@ -109,4 +109,6 @@ class Takeovers:
         if operation.waiting_for or not operation.published:
             return []
         del self._publishing[operation.call.operation]
-        return [record_failover(failover, now) for failover in operation.failovers]
+        return [
+            record_failover(failover, now) for failover in operation.failovers if failover.is_news
+        ]

@@ -7,13 +7,14 @@ tenure can answer in a later one (dapr/dotnet-sdk#986 is that bug).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
 from mesh.context import Caller, Context, Here, Outgoing, Source, here
 from mesh.core.dedupe import SessionLog
+from mesh.core.lanes import RECORD_TAGS
 from mesh.core.lease import Lease
 from mesh.core.outbox import Change
 from mesh.core.outcomes import Outcome, Records
@@ -23,6 +24,7 @@ from mesh.core.retention import Retention
 from mesh.core.wire import Request
 from mesh.entities import EntitySpec, Method, Registry
 from mesh.errors import BadRequest
+from mesh.specs import Durability
 
 STATE_PREFIX = b"s"
 MAX_VALUE_BYTES = 1024 * 1024
@@ -33,6 +35,9 @@ FOREVER = 1.0
 def state_field(entity: str, key: bytes) -> bytes:
     """Name of a key's state in its partition's hash; entity names hold no NUL, keys may."""
     return _state_prefix(entity) + key
+
+
+_CLASS_OF: dict[bytes, Durability] = {tag: d for d, tag in RECORD_TAGS.items() if tag}
 
 
 @cache
@@ -91,8 +96,8 @@ class Home:
         run_limit_s: seconds that an async or blocking method may take which names no limit of its own.
         max_state_bytes: of one key.
         max_reply_bytes: of one call.
-        refuses: tells whether a new command for that partition is not to be run; None while the store takes
-            what is written (mesh.core.writing).
+        refuses: tells whether a new command for that partition and class is not to be run; None while the
+            store takes what is written (mesh.core.writing).
     """
 
     here: Here = field(default_factory=here)
@@ -105,7 +110,7 @@ class Home:
     run_limit_s: float = 30.0
     max_state_bytes: int = MAX_VALUE_BYTES
     max_reply_bytes: int = MAX_VALUE_BYTES
-    refuses: Callable[[int], bool] | None = None
+    refuses: Callable[[int, Durability], bool] | None = None
 
     def monotonic(self) -> float:
         """`now` as `time.monotonic()` has it."""
@@ -290,6 +295,7 @@ class Effect(Change):
         waiters: list[Waiter],
     ) -> None:
         # Not by way of Change: each command makes one.
+        self.durability = slot.spec.durability
         self.partition = tenure.partition
         self.epoch = tenure.epoch
         self.fields = fields
@@ -318,7 +324,8 @@ class Tenure:
         stored: keys as the store has them, by the name of their field: read ahead, and not called yet.
         parts: their large values, by the name of the key's field and their own (mesh.core.parts).
         complete: every stored key is in one of these: a key that is in neither was never written.
-        warm: every stored outcome record is in `log`: an id that is not there is new.
+        log: outcome records of the class "replicated"; those of the others are in `log_of`.
+        warm: every stored outcome record is in memory: an id that is not there is new.
         swept: it was asked for as a whole, which small partitions are read in.
         unreadable: its hash cannot be scanned as things are; each call reads what it needs itself.
         home: what it shares with the others of this handler.
@@ -328,6 +335,8 @@ class Tenure:
     """
 
     __slots__ = (
+        "_logs",
+        "_retention",
         "complete",
         "cursor",
         "epoch",
@@ -360,6 +369,8 @@ class Tenure:
         self.parts: dict[bytes, dict[str, bytes]] = {}
         self.held: set[bytes] = set()
         self.log = SessionLog(retention)
+        self._retention = retention
+        self._logs: dict[Durability, SessionLog] = {"replicated": self.log}
         self.complete = True
         self.warm = False
         self.unreadable = False
@@ -371,6 +382,29 @@ class Tenure:
     def __repr__(self) -> str:
         state = "releasing" if self.release_token is not None else "held"
         return f"Tenure({self.partition}@{self.epoch:#x}, {state}, {self.keys} keys)"
+
+    def log_of(self, durability: Durability) -> SessionLog:
+        """The outcome records of that class, which no other class ever deletes or overtakes."""
+        log = self._logs.get(durability)
+        if log is None:
+            log = self._logs[durability] = SessionLog(self._retention, RECORD_TAGS[durability])
+        return log
+
+    def logs(self) -> Mapping[Durability, SessionLog]:
+        """Those of all classes of which there is any."""
+        return self._logs
+
+    def adopt_record(self, name: bytes, blob: bytes) -> None:
+        """Take in a stored outcome record; what memory knows already is newer and stays.
+
+        Raises:
+            ValueError: it is no record.
+        """
+        self.log_of(_CLASS_OF.get(name[:1], "replicated")).adopt(name, blob)
+
+    def holds_any(self, prefixes: tuple[bytes, ...]) -> bool:
+        """Whether any key in memory has a field that begins with one of these."""
+        return any(name.startswith(prefixes) for name in (*self.slots, *self.stored))
 
     @property
     def keys(self) -> int:

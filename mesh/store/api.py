@@ -39,8 +39,6 @@ RENEWAL_ONLY = 0
 """In place of a batch's seq, with no entries: below all of them, so that it counts as a repetition of one and
 writes nothing but the renewal number. A server that is out of memory takes it all the same.
 """
-LANES = 2
-"""Connections that take turns for commits; each has its own sequence of batches."""
 
 
 class StoreUnreachable(MeshError):
@@ -72,12 +70,22 @@ class Store(Protocol):
     def commit(
         self, lane: int, grant: GrantRef, seq: int, renewal: int, entries: Sequence[Entry]
     ) -> asyncio.Future[CommitReply]:
-        """Write one batch: last seq + 1 is applied, at or below it is a duplicate, else GAP.
+        """Write one batch: last seq + 1 is applied, at or below it is a duplicate, else GAP; a lane of class
+        "async" takes any number above the last.
+
+        The lane's class (mesh.core.lanes) says what `acknowledged` stands for: "replicated", every
+        in-sync node has it; "fsynced", on its disk; "async", the primary has it.
 
         A duplicate writes no entry again but touches a counter, so that its WAIT means something;
         its verdicts say whether each partition's epoch still stands. Calls on one lane never
         overlap. The reply's `acknowledged` may be False: send the same batch again and judge by
         that reply. Where the connection is open, the batch has left when this returns.
+        """
+        ...
+
+    def async_lag_s(self) -> float:
+        """For how long the oldest write of class "async" that this process knows of has not been on
+        every in-sync node, in seconds; 0 where all are.
         """
         ...
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from mesh.core.epochs import NOT_HELD, format_epoch
+from mesh.core.lanes import LANES
 from mesh.core.records import (
     Bid,
     ChangeSet,
@@ -33,7 +34,7 @@ from mesh.core.records import (
     Want,
 )
 from mesh.core.syncset import InSyncSet, Role
-from mesh.store.api import LANES, SWEEP_BUDGET, SWEEP_BYTES, SWEEP_MOST
+from mesh.store.api import SWEEP_BUDGET, SWEEP_BYTES, SWEEP_MOST
 
 HISTORY = "0" * 40
 """Of its replication; it never has another."""
@@ -53,7 +54,7 @@ class _Grant:
     version: int = 0
     life: int = 0
     epochs: dict[int, int] = field(default_factory=dict)
-    seqs: list[int] = field(default_factory=lambda: [0] * LANES)
+    seqs: list[int] = field(default_factory=lambda: [0] * len(LANES))
     renewal: int = 0
     failed: dict[int, tuple[int, tuple[Verdict, ...], str]] = field(default_factory=dict)
     """By lane, the last batch of which a partition could not be written."""
@@ -137,7 +138,7 @@ class MemoryServer:
         if isinstance(grant, StoreStatus):
             return CommitReply(grant)
         last = grant.seqs[lane]
-        if seq > last + 1:
+        if seq > last + 1 and LANES[lane] != "async":
             return CommitReply(StoreStatus.GAP, detail=str(last))
         verdicts = [
             Verdict.APPLIED if grant.holds(entry.partition, entry.epoch) else Verdict.NOT_HELD

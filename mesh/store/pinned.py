@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from mesh.core.lag import Lag
 from mesh.core.records import StoreStatus
 from mesh.core.syncset import InSyncSet, Role, is_acknowledged, links_to_wait_for
+from mesh.specs import Durability
 from mesh.store.address import StoreAddress
 from mesh.store.api import StoreUnreachable
 from mesh.store.nudge import Nudger
@@ -26,6 +28,8 @@ from mesh.store.resp import Connection, pack
 _STATUS = {status.value.encode(): status for status in StoreStatus}
 _NOT_PRIMARY = ("READONLY", "MASTERDOWN")
 _UNKNOWN_SET = InSyncSet(0, frozenset())
+_DISK_SHARE = 0.75
+"""Of the time for a whole call, for the disks; later than that the connection would be given up."""
 
 
 def status_of(reply: list[Any]) -> StoreStatus:
@@ -45,6 +49,12 @@ class Seen:
     blob: bytes = b""
     preferred: str = ""
     """The node that was the primary when somebody looked; no word of another is waited for."""
+    lag: Lag = field(default_factory=Lag)
+
+    def heard(self, role: Role) -> None:
+        """The primary said how far its replicas are."""
+        self.role = role
+        self.lag.heard(role, self.sync_set.members)
 
     def decoded(self, blob: bytes) -> InSyncSet:
         """The set in a reply; nearly always the same as before."""
@@ -70,6 +80,7 @@ class PinnedConnection:
 
     Args:
         nudger: told of each write; None where nothing writes.
+        durability: what `acknowledged` stands for (mesh.core.lanes).
         closed: called where a function says that its life is not open there.
     """
 
@@ -83,6 +94,7 @@ class PinnedConnection:
         call_timeout_s: float,
         connect_timeout_s: float,
         nudger: Nudger | None = None,
+        durability: Durability = "replicated",
         closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._address = address
@@ -92,6 +104,7 @@ class PinnedConnection:
         self._call_timeout_s = call_timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._nudger = nudger
+        self._durability = durability
         self._life_closed = closed
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
@@ -163,8 +176,9 @@ class PinnedConnection:
     ) -> None:
         seen = self._seen
         expected = changed or seen.sync_set
-        fsynced = expected.durability == "fsynced"
-        links = links_to_wait_for(expected, seen.role)
+        is_async = self._durability == "async"
+        fsynced = not is_async and "fsynced" in (self._durability, expected.durability)
+        links = 0 if is_async else links_to_wait_for(expected, seen.role)
         waits = self._waits.get((links, fsynced))
         if waits is None:
             waits = self._waits[links, fsynced] = self._packed_waits(links, fsynced=fsynced)
@@ -200,7 +214,10 @@ class PinnedConnection:
         if links:
             commands.append(self._wait(links))
         if fsynced:
-            commands.append(pack("WAITAOF", 1, 0, self._seen.wait_timeout_ms))
+            # By default disks are synced once a second, those of the replicas, too.
+            timeout_ms = round(self._call_timeout_s * _DISK_SHARE * 1000)
+            on_disks = links if self._durability == "fsynced" else 0
+            commands.append(pack("WAITAOF", 1, on_disks, timeout_ms))
         if links or fsynced:
             commands.append(ROLE)
         return b"".join(commands), 1 + len(commands)
@@ -215,12 +232,30 @@ class PinnedConnection:
                 self._life_closed()
             return Written(status, reply), False
         current = self._seen.decoded(reply[1])
-        on_disk = fsynced and _count(replies[-2]) >= 1
+        if self._durability == "async":
+            if before is not None:
+                self._seen.lag.wrote(before.offset, asyncio.get_running_loop().time())
+                self._seen.heard(before)
+            return Written(status, reply, current.version, before is not None), False
+        on_disk = fsynced and self._is_on_disks(replies[-2], after)
+        if self._durability == "fsynced" and not on_disk:
+            return Written(status, reply, current.version), False
         acknowledged = is_acknowledged(current, before, after, fsynced=on_disk)
         more = bool(
             not acknowledged and links and after and links <= _count(replies[2]) < len(after.links)
         )
         return Written(status, reply, current.version, acknowledged), more
+
+    def _is_on_disks(self, reply: object, after: Role | None) -> bool:
+        """Whether the disks have it that must: the primary's own, and for the class "fsynced" that of every
+        replica that is attached, since WAITAOF counts links and does not name them.
+        """
+        disks = len(after.links) if after and self._durability == "fsynced" else 0
+        match reply:
+            case [int(own), int(replicas)]:
+                return own >= 1 and replicas >= disks
+            case _:
+                return False
 
     async def _wait_for_more(
         self, connection: Connection, written: Written, replies: list[Any], *, fsynced: bool
@@ -230,7 +265,7 @@ class PinnedConnection:
         """
         current = self._seen.decoded(written.reply[1])
         before, after = Role.from_reply(replies[1]), Role.from_reply(replies[-1])
-        on_disk = fsynced and _count(replies[-2]) >= 1
+        on_disk = fsynced and self._is_on_disks(replies[-2], after)
         acknowledged, links, counted = False, 0, _count(replies[2])
         while not acknowledged and after and links <= counted < len(after.links):
             links = counted + 1
@@ -278,7 +313,7 @@ class PinnedConnection:
         if role is None:
             self.drop("not the primary any more")
         else:
-            self._seen.role = role
+            self._seen.heard(role)
         return role
 
     def _checked(self, reply: Any) -> Any:

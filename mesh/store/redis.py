@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from mesh.core.lanes import LANES
 from mesh.core.records import (
     Bid,
     ChangeSet,
@@ -30,8 +31,9 @@ from mesh.core.records import (
 )
 from mesh.core.syncset import Role
 from mesh.errors import SetupError
+from mesh.specs import Durability
 from mesh.store.address import StoreAddress
-from mesh.store.api import LANES, StoreNodes, StoreUnreachable
+from mesh.store.api import StoreNodes, StoreUnreachable
 from mesh.store.calls import Calls, pairs_of, read_recorded, read_takeover
 from mesh.store.library import ensure_loaded
 from mesh.store.nodes import RedisNodes
@@ -77,7 +79,9 @@ class RedisStore:
         self._connect_timeout_s = connect_timeout_s
         self._scout = Scout(self._find, self.use)
 
-        def connection(nudger: Nudger | None) -> PinnedConnection:
+        def connection(
+            nudger: Nudger | None, durability: Durability = "replicated"
+        ) -> PinnedConnection:
             return PinnedConnection(
                 address,
                 seen,
@@ -86,6 +90,7 @@ class RedisStore:
                 call_timeout_s=call_timeout_s,
                 connect_timeout_s=connect_timeout_s,
                 nudger=nudger,
+                durability=durability,
                 closed=self._scout.go,
             )
 
@@ -95,8 +100,12 @@ class RedisStore:
         silence_s = wait_timeout_s + _SILENCE_S
         channel = address.prefix + b"nudge"
         self._nudger = Nudger(self._reads.ask, channel, silence_s, self._scout.go)
-        *lanes, self._admin = (connection(self._nudger) for _ in range(LANES + 1))
-        self._lanes = tuple(lanes)
+        self._admin = connection(self._nudger)
+        self._lanes = tuple(
+            # What waits for a disk is silent for longer, and needs no nudge either.
+            connection(None if durability == "fsynced" else self._nudger, durability)
+            for durability in LANES
+        )
 
     def __repr__(self) -> str:
         return f"<RedisStore {self.address}>"
@@ -104,10 +113,13 @@ class RedisStore:
     def commit(
         self, lane: int, grant: GrantRef, seq: int, renewal: int, entries: Sequence[Entry]
     ) -> asyncio.Future[CommitReply]:
-        if not 0 <= lane < LANES:
-            raise ValueError(f"lane {lane} is not one of 0…{LANES - 1}")
+        if not 0 <= lane < len(LANES):
+            raise ValueError(f"lane {lane} is not one of 0…{len(LANES) - 1}")
         call = self._calls.commit(lane, grant, seq, renewal, entries)
         return self._lanes[lane].write(call, _read_commit)
+
+    def async_lag_s(self) -> float:
+        return self._seen.lag.seconds(asyncio.get_running_loop().time())
 
     async def load(self, grant: GrantRef, wants: Sequence[Want]) -> LoadReply:
         reply = await self._reads.ask(self._calls.load(grant, wants))

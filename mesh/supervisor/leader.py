@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 
 from mesh.core import signals as sv
-from mesh.core.leadership import Deposed, LeadershipEvent, LifeClosed
+from mesh.core.leadership import Deposed, LeadershipEvent
 from mesh.core.records import Takeover
 from mesh.core.supervision import Supervision
 from mesh.errors import MeshError
@@ -53,6 +53,8 @@ class Leader:
     ) -> None:
         self.core: Supervision | None = None
         """The brain, while this supervisor leads."""
+        self.overhear: Callable[[sv.Event], None] = lambda _: None
+        """Told of each event before the brain is."""
         self.starts: dict[str, asyncio.Task[None]] = {}
         """The newest start of each handler."""
         self._store = store
@@ -64,6 +66,8 @@ class Leader:
         self._over = over
         self._ticking: asyncio.Task[None] | None = None
         self._halted = False
+        self._unanswered_since: float | None = None
+        """When that was asked of the store which it has not answered; None where it answers."""
 
     def __repr__(self) -> str:
         return f"Leader({self.core!r})"
@@ -72,6 +76,7 @@ class Leader:
         """Take the brain, of a new token or a new life."""
         self.end()
         self.core = core
+        self._unanswered_since = None
         self._ticking = self._tasks.spawn(self._tick(), "tick")
 
     def end(self) -> None:
@@ -82,6 +87,12 @@ class Leader:
         if self._ticking is not None:
             self._ticking.cancel()
             self._ticking = None
+
+    @property
+    def store_silent_s(self) -> float:
+        """For how long this leader has had no answer of the store."""
+        since = self._unanswered_since
+        return 0.0 if since is None else self._clock.now() - since
 
     def halt(self) -> None:
         """Do nothing from here on. Handlers end because they were told to: none of them is to be taken over
@@ -96,6 +107,7 @@ class Leader:
         core = self.core
         if self._halted or core is None:
             return
+        self.overhear(event)
         for effect in core.step(event, self._clock.now()):
             self.perform(effect)
 
@@ -107,7 +119,8 @@ class Leader:
             case sv.ReadRenewals(nonces):
                 _ = self._tasks.spawn(self._read_renewals(nonces), "renewals")
             case sv.LifeClosed():
-                self._over(LifeClosed())
+                # The next one is opened by whoever looks after the store (mesh.lives).
+                self._unanswered_since = self._clock.now()
             case sv.Deposed():
                 self._over(Deposed())
             case sv.TellGrant(nonce, grant):
@@ -139,9 +152,12 @@ class Leader:
         core = self.core
         if core is None:
             return
+        if self._unanswered_since is None:
+            self._unanswered_since = self._clock.now()
         event: sv.Event
         try:
             event = sv.RenewalsRead(await self._store.renewals(core.life, nonces))
+            self._unanswered_since = None
         except (StoreUnreachable, StoreRefused) as error:
             log.debug("the store does not say who has renewed: %s", error)
             event = sv.StoreAway()

@@ -13,16 +13,17 @@ from typing import Any
 from mesh.core.leadership import Leadership, Role
 from mesh.core.members import Member
 from mesh.core.messages import Answer, Ask, Register
-from mesh.core.syncset import InSyncSet
 from mesh.core.table import Table
 from mesh.errors import MeshError, Unavailable
 from mesh.ids import process_id
+from mesh.lives import Lives
 from mesh.net.connection import Connection
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.leader import Leader
 from mesh.supervisor.links import Links
 from mesh.supervisor.peers import Peers
 from mesh.supervisor.settings import SupervisorSettings
+from mesh.supervisor.watch import Watch
 
 
 class Questions:
@@ -31,6 +32,7 @@ class Questions:
     Args:
         settings: of the supervisor that is asked.
         leadership: who leads, as it knows.
+        watch: knows suspects.
         stop: has the mesh stopped.
     """
 
@@ -41,10 +43,11 @@ class Questions:
         leader: Leader,
         leadership: Leadership,
         peers: Peers,
+        lives: Lives,
         journal: Journal,
+        watch: Watch,
         stop: Callable[[], None],
     ) -> None:
-        self.sync_set = InSyncSet(0, frozenset())
         self.endpoints: tuple[str, ...] = ()
         """Of all supervisors; empty where there is but this one."""
         self._settings = settings
@@ -52,7 +55,9 @@ class Questions:
         self._leader = leader
         self._leadership = leadership
         self._peers = peers
+        self._lives = lives
         self._journal = journal
+        self._watch = watch
         self._stop = stop
 
     async def answer(self, conn: Connection, ask: Ask) -> None:
@@ -117,7 +122,7 @@ class Questions:
         s, core = self._settings, self._leader.core
         table = core.table if core else self._table()
         if core is not None:
-            handlers = [_describe(m, table) for m in core.members]
+            handlers = [self._describe(m, table) for m in core.members]
         else:
             handlers = [_introduce(r, table) for r in self._links.registered.values()]
         beats = self._links.beats.values()
@@ -134,7 +139,11 @@ class Questions:
                 {"id": w.id, "node": w.node, "pid": w.pid} for w in self._links.wardens.values()
             ],
             "handlers": sorted(handlers, key=lambda h: str(h["id"])),
-            "store": {**s.about.get("store", {}), "in_sync": sorted(self.sync_set.members)},
+            "store": {
+                **s.about.get("store", {}),
+                "in_sync": sorted(self._lives.sync_set.members),
+                "async_lag_ms": round(max((b.async_lag_ms for b in beats), default=0.0), 3),
+            },
             "outcomes": {
                 "done": sum(b.done for b in beats),
                 "entity_error": sum(b.entity_errors for b in beats),
@@ -143,6 +152,15 @@ class Questions:
             },
             "ray": s.about.get("ray", {}),
         }
+
+    def _describe(self, member: Member, table: Table | None) -> dict[str, Any]:
+        told = _describe(member, table)
+        if told["state"] == "alive" and member.row.nonce in self._watch.suspects:
+            told["state"] = "suspect"
+        pulse = self._watch.pulse(member.row.nonce)
+        if pulse is not None and pulse.health_port:
+            told["health_port"] = pulse.health_port
+        return told
 
     def _table(self) -> Table | None:
         return Table.decode(self._links.table) if self._links.table is not None else None

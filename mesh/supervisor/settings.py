@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from mesh.core.leadership import LeadershipConfig
 from mesh.core.syncset import Durability
+from mesh.core.timing import Timing
 from mesh.core.wire import Limits
 
 
@@ -34,6 +35,8 @@ class SupervisorSettings:
         durability: what an acknowledgement stands for.
         open_s: seconds that the store has for being ready to open a life.
         leadership: its rank among the supervisors, and when a standby bids.
+        timing: by which it tells who is alive; None: only exits that a warden proves count.
+        health_port: where it answers /healthz and /readyz; 0 for a free port, None for nowhere.
         about: what `mesh status` adds: the store's nodes, Ray's address.
     """
 
@@ -50,4 +53,6 @@ class SupervisorSettings:
     restart_after_s: float = 0.25
     limits: Limits = Limits()  # noqa: RUF009 - frozen
     leadership: LeadershipConfig = LeadershipConfig()  # noqa: RUF009 - frozen
+    timing: Timing | None = Timing()  # noqa: RUF009 - frozen
+    health_port: int | None = None
     about: dict[str, Any] = field(default_factory=dict)

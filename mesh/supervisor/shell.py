@@ -39,11 +39,13 @@ from mesh.core.messages import (
 )
 from mesh.core.pulse import Echo, Probed, Pulse, Seen, Watches
 from mesh.core.supervision import Supervision
+from mesh.core.timing import Timing
 from mesh.errors import MeshError, ProtocolError
 from mesh.ids import process_id
 from mesh.lives import Lives, LivesConfig, Opened, Outbid
 from mesh.net.clock import SYSTEM, Clock, Timer
 from mesh.net.connection import Connection
+from mesh.net.health import HealthPort
 from mesh.store.api import Store, StoreRefused, StoreUnreachable
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.leader import Leader
@@ -52,6 +54,7 @@ from mesh.supervisor.peers import Peers
 from mesh.supervisor.questions import Questions
 from mesh.supervisor.settings import Launcher, SupervisorSettings
 from mesh.supervisor.tasks import Tasks
+from mesh.supervisor.watch import Watch
 
 log = logging.getLogger("mesh.supervisor")
 
@@ -92,17 +95,10 @@ class Supervisor:
         self.peers = Peers(settings, self.links.nonce, self, self._tasks)
         self.leadership = ls.Leadership(settings.leadership)
         self.leader = Leader(
-            store, launcher, self.links, self.journal, clock, self._tasks, self._over
+            store, launcher, self.links, self.journal, clock, self._tasks, self._lead_step
         )
-        self.questions = Questions(
-            settings,
-            self.links,
-            self.leader,
-            self.leadership,
-            self.peers,
-            self.journal,
-            self._stop_everyone,
-        )
+        self.watch = Watch(settings, self.links, self.journal, clock, self._tasks, self.leader.step)
+        self.leader.overhear = self.watch.overhear
         self._lives = Lives(
             store,
             LivesConfig(
@@ -113,9 +109,20 @@ class Supervisor:
                 settings.open_s,
             ),
             clock,
-            self._record_of_store,
+            self.journal.record,
         )
-        self._watching: asyncio.Task[None] | None = None
+        self.questions = Questions(
+            settings,
+            self.links,
+            self.leader,
+            self.leadership,
+            self.peers,
+            self._lives,
+            self.journal,
+            self.watch,
+            self._stop_everyone,
+        )
+        self.health = HealthPort({"/healthz": lambda: "", "/readyz": self._why_not_ready})
         self._opened: Opened | None = None
         """What the last bid, or the first opening, has brought."""
         self._is_first = False
@@ -123,7 +130,9 @@ class Supervisor:
         """Every death that a warden has proven; wardens say it once on a link, and who leads may change."""
         self._looking: Timer | None = None
         self._looking_at = 0.0
-        self._beating: asyncio.Task[None] | None = None
+        self._bidding: asyncio.Task[None] | None = None
+        self._leading: list[asyncio.Task[None]] = []
+        """What a leader does beside what its brain orders."""
         self._stopping = False
 
     def __repr__(self) -> str:
@@ -151,6 +160,9 @@ class Supervisor:
             SetupError: the address is taken, or not this machine's.
         """
         await self.links.open()
+        if self.settings.health_port is not None:
+            await self.health.open(self.settings.host, self.settings.health_port)
+            log.info("health is told at %s:%d", self.settings.host, self.health.port)
 
     def meet(self, addresses: tuple[str, ...]) -> None:
         """Keep a link to every other supervisor from now on.
@@ -180,12 +192,21 @@ class Supervisor:
         self._halt()
         await self._tasks.close()
         await self.links.close()
+        await self.health.close()
         await self._store.close()
         self.ended.set()
 
     async def status(self) -> dict[str, Any]:
         """What `mesh status --json` prints, as far as this supervisor knows it."""
         return self.questions.own_status()
+
+    def _why_not_ready(self) -> str:
+        """For a load balancer; empty if clients are told here who owns what."""
+        if self._stopping:
+            return "the mesh is being stopped"
+        if self.leadership.role is not ls.Role.LEADER and self.leadership.leader is None:
+            return "no supervisor leads, as far as this one knows"
+        return "" if self.links.table is not None else "nobody owns anything yet"
 
     def _halt(self) -> None:
         self._stopping = True
@@ -231,7 +252,10 @@ class Supervisor:
     def _perform(self, effect: ls.LeadershipEffect) -> None:
         match effect:
             case ls.MakeBid(over):
-                _ = self._tasks.spawn(self._bid(over), "bid")
+                self._bidding = self._tasks.spawn(self._bid(over), "bid")
+            case ls.GiveUpBid():
+                if self._bidding is not None:
+                    self._bidding.cancel()
             case ls.BeginToLead(token, life):
                 self._begin_to_lead(token, life)
             case ls.StandDown(reason):
@@ -273,8 +297,8 @@ class Supervisor:
         s, opened = self.settings, self._opened
         assert opened is not None
         assert (opened.token, opened.life) == (token, life)
-        self.questions.sync_set = opened.sync_set
-        config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s)
+        lease = (s.timing or Timing()).lease
+        config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s, lease=lease)
         learned = Learned.of(
             opened.recorded,
             opened.versions,
@@ -286,55 +310,46 @@ class Supervisor:
         self.leader.begin(
             Supervision(config, partitions=s.partitions, life=life, token=token, learned=learned)
         )
+        if s.timing is not None and self.core is not None:
+            self.watch.begin(self.core, s.timing)
         self.links.lead(Leading(token, life, s.id))
         for register in list(self.links.registered.values()):
             self.leader.step(sv.Registered(register))
-        if self._beating is not None:
-            self._beating.cancel()
-        self._beating = self._tasks.spawn(self._beat(token), "beat")
-        self._watch_no_more()
-        self._watching = self._tasks.spawn(self._watch(opened), "watch the store")
-
-    async def _watch(self, opened: Opened) -> None:
-        """Look after the store; where its primary is gone, the next life is this leader's, too."""
-        try:
-            following = await self._lives.watch(opened)
-        except Outbid as error:
-            log.info("outbid: %s", error)
-            self._watching = None
-            self._lead_step(ls.Deposed())
-            return
-        self._watching = None
-        self._won(following)
-
-    def _watch_no_more(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
-
-    def _over(self, event: ls.LeadershipEvent) -> None:
-        """The store says that this lead is over; of its primary's end whoever watches it knows more."""
-        if self._watching is None or not isinstance(event, ls.LifeClosed):
-            self._lead_step(event)
-
-    def _record_of_store(self, kind: str, fields: dict[str, Any]) -> None:
-        self.questions.sync_set = self._lives.sync_set
-        self.journal.record(kind, fields)
+        self._end_leading()
+        self._leading = [
+            self._tasks.spawn(self._beat(token, life), "beat"),
+            self._tasks.spawn(self._keep_store(opened), "store"),
+        ]
 
     def _stand_down(self, reason: str) -> None:
         fields = {"supervisor": self.settings.id, "reason": reason}
         self.journal.record("standing_down", fields)
         self.links.lead(None)
+        self.watch.end()
         self.leader.end()
-        self._watch_no_more()
-        if self._beating is not None:
-            self._beating.cancel()
-            self._beating = None
+        self._end_leading()
 
-    async def _beat(self, token: int) -> None:
+    def _end_leading(self) -> None:
+        for task in self._leading:
+            task.cancel()
+        self._leading = []
+
+    async def _beat(self, token: int, life: int) -> None:
+        config = self.settings.leadership
         while True:
-            self.links.spread(LeaderBeat(token))
-            await asyncio.sleep(self.settings.leadership.beat_s)
+            if self.leader.store_silent_s < config.store_s:
+                self.links.spread(LeaderBeat(token, life, self._lives.sync_set.version))
+            await asyncio.sleep(config.beat_s)
+
+    async def _keep_store(self, opened: Opened) -> None:
+        """Look after the store for as long as its life lasts, and open the next one."""
+        try:
+            opened = await self._lives.watch(opened)
+        except Outbid as error:
+            log.info("%s leads no more: %s", self.settings.id, error)
+            self._lead_step(ls.Deposed())
+        else:
+            self._won(opened)
 
     # ----------------------------------------------------------- what other supervisors say
 
@@ -343,7 +358,8 @@ class Supervisor:
         match message:
             case Leading(token, life, id_):
                 self._lead_step(ls.LeadingHeard(token, life, id_))
-            case LeaderBeat(token):
+            case LeaderBeat(token, life, set_version):
+                self._lives.heard(life, set_version)
                 self._lead_step(ls.BeatHeard(token))
             case Happened():
                 self.journal.hear(message)
@@ -375,8 +391,8 @@ class Supervisor:
         step = self.leader.step
         match message:
             case Register():
-                self._lives.heard(message.life, message.set_version)
                 self.links.register(conn, message)
+                self._lives.heard(message.life, message.set_version)
                 step(sv.Registered(message))
             case Adopted():
                 step(sv.GrantAdopted(message.nonce, message.version))
@@ -389,22 +405,25 @@ class Supervisor:
                 step(sv.PartitionsDropped(message.nonce, pairs))
             case Exited():
                 at = self._clock.now() - message.ago_ms / 1000
-                exited = sv.ProcessExited(message.nonce, message.handler, at)
+                cause = self.watch.cause_of(message.nonce)
+                exited = sv.ProcessExited(message.nonce, message.handler, at, cause)
                 self._exits.setdefault(message.nonce, exited)
                 step(exited)
             case WardenHere():
                 self.links.wardens[conn] = message
+                self.watch.hear(conn, message)
                 self._note(*_of_warden(message))
             case SupervisorHere():
                 self.links.supervisors[conn] = message
                 self._note(*_of_supervisor(message))
             case Beat():
                 self.links.beats[message.nonce] = message
+                self.watch.hear(conn, message)
                 step(sv.Beaten(message))
             case Closed():
                 pass  # a hint: whoever leads reads the renewals all the time, and finds out
             case Pulse() | Echo() | Seen() | Probed() | Watches():
-                pass  # what they say of suspects
+                self.watch.hear(conn, message)
             case Ask():
                 work = self.questions.answer(conn, message)
                 _ = self._tasks.spawn(work, f"ask {message.what}")
@@ -416,6 +435,7 @@ class Supervisor:
         self.journal.followers.pop(conn, None)
         warden = self.links.wardens.pop(conn, None)
         if warden is not None:
+            self.watch.lose(warden)
             fields = {"warden": warden.id, "node": warden.node, "reason": reason}
             self._note("warden_lost", fields)
         other = self.links.supervisors.pop(conn, None)

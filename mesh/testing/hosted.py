@@ -107,6 +107,7 @@ class HostedMesh:
                 token=self._token,
                 limits=self._limits,
                 restart_after_s=self._restart_after_s,
+                timing=None,
                 about={"store": {"kind": "memory"}},
             ),
             MemoryStore(self.server),

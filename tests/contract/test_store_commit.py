@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from mesh.core.lanes import LANES
 from mesh.core.records import Entry, GrantRef, Move, ScanReply, StoreStatus, Verdict, Want
 from mesh.ids import new_nonce
 
 APPLIED, NOT_HELD, FAILED = Verdict
+
+FSYNCED, ASYNC = LANES.index("fsynced"), LANES.index("async")
 
 
 async def test_the_next_batch_is_applied_and_acknowledged(mesh):
@@ -72,11 +75,61 @@ async def test_processes_count_apart(mesh):
         assert reply.verdicts == (APPLIED,)
 
 
-async def test_there_are_only_two_lanes(mesh):
+async def test_there_are_only_so_many_lanes(mesh):
     await mesh.open()
     grant = await mesh.join()
-    with pytest.raises(ValueError, match="lane 2"):
-        await mesh.store.commit(2, grant, 1, 1, [])
+    with pytest.raises(ValueError, match="lane 4 is not one of 0…3"):
+        await mesh.store.commit(4, grant, 1, 1, [])
+
+
+async def test_an_async_write_is_acknowledged_by_the_primary_and_its_lag_is_told(mesh):
+    await mesh.open()
+    grant = await mesh.join(1)
+    assert mesh.store.async_lag_s() == 0
+    for link in await mesh.store.links():
+        await mesh.pause(link)
+    reply = await mesh.store.commit(ASYNC, grant, 1, 1, [mesh.entry(1, a=b"x")])
+    assert reply.acknowledged
+    assert not (await mesh.store.commit(0, grant, 1, 2, [])).acknowledged
+    assert mesh.store.async_lag_s() > 0
+    for link in await mesh.store.links():
+        await mesh.resume(link)
+
+    async def all_have_it():
+        await mesh.store.commit(0, grant, 1, 3, [])
+        return mesh.store.async_lag_s() == 0
+
+    await mesh.until(all_have_it)
+
+
+async def test_an_async_lane_goes_on_behind_a_hole(mesh):
+    """A primary that was a replica has not seen the last batches; nobody is helped by refusing the next."""
+    await mesh.open()
+    grant = await mesh.join(1)
+    reply = await mesh.store.commit(ASYNC, grant, 7, 1, [mesh.entry(1, a=b"x")])
+    assert (reply.status, reply.verdicts) == (StoreStatus.OK, (APPLIED,))
+    again = await mesh.store.commit(ASYNC, grant, 7, 2, [mesh.entry(1, a=b"x")])
+    assert again.duplicate
+    assert (await mesh.store.commit(FSYNCED, grant, 7, 3, [])).status is StoreStatus.GAP
+
+
+async def test_an_fsynced_write_waits_for_the_disks(mesh):
+    if not await mesh.can_confirm_fsync():
+        pytest.skip("this server cannot say what is on its disk")
+    await mesh.open()
+    grant = await mesh.join(1)
+
+    async def on_disks():
+        reply = await mesh.store.commit(FSYNCED, grant, 1, 1, [mesh.entry(1, a=b"x")])
+        return reply.acknowledged
+
+    await mesh.until(on_disks)
+    link = (await mesh.store.links())[0]
+    await mesh.pause(link)
+    reply = await mesh.store.commit(FSYNCED, grant, 2, 2, [mesh.entry(1, a=b"y")])
+    assert not reply.acknowledged
+    await mesh.resume(link)
+    await mesh.until(on_disks)
 
 
 async def test_a_partition_not_held_is_left_out_and_the_others_are_applied(mesh):

@@ -19,6 +19,7 @@ import hiredis
 import pytest
 
 import mesh
+from actors.carried import pack as pack_classes
 from mesh import rundir
 from mesh.bringup import up
 from mesh.client.aio import AsyncClient
@@ -43,12 +44,12 @@ SECRET = "open-sesame"
 MASTER = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
 
 
-async def refused(store: str, **settings: Any) -> str:
+async def refused(store: str, *, carried: bytes = b"", **settings: Any) -> str:
     """What who brings a mesh up on that store is told; nothing may be left of the attempt."""
     said: list[str] = []
     config = MeshConfig(name="bad-store", store=store, port=0, store_open_s=1.0, **settings)
     with pytest.raises(SetupError) as caught:
-        await up(config, progress=said.append)
+        await up(config, carried=carried, progress=said.append)
     assert said == [], "nothing is started for a store that will not do"
     assert rundir.read("bad-store") is None
     assert SECRET not in str(caught.value)
@@ -170,6 +171,24 @@ async def test_a_store_that_can_keep_no_write_is_refused_with_the_ways_out(serve
     said = await refused(f"redis://127.0.0.1:{port}")
     assert "cannot confirm that a write is on disk: attach replicas, or use" in said
     assert "--durability process" in said
+
+
+@mesh.entity(durability="fsynced")
+class OnDisk:
+    value: int = 0
+
+
+async def test_an_entity_that_wants_the_disk_is_refused_where_nobody_can_say_what_is_on_it(server):
+    primary = await server("--appendonly", "no")
+    await server("--replicaof", f"127.0.0.1 {primary}")
+    said = await refused(
+        f"redis://127.0.0.1:{primary}", carried=pack_classes([OnDisk]), durability="process"
+    )
+    assert said.startswith(
+        'OnDisk: durability="fsynced" needs a store that confirms what is on its disk, and '
+        f"redis://127.0.0.1:{primary}"
+    )
+    assert "with appendonly no: use Redis or Valkey 7.2 or newer with appendonly yes" in said
 
 
 async def test_a_mesh_of_another_number_of_partitions_is_left_as_it_is(server):

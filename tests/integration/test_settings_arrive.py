@@ -14,9 +14,12 @@ from actors.supervisor import SupervisorActor
 from mesh import logs
 from mesh.bringup import _address, _tuning
 from mesh.config import MeshConfig
+from mesh.core.timing import Timing
 from mesh.errors import SetupError
+from mesh.timings import PRESETS
 
 SECRET = "open-sesame"
+TIMING = Timing.of({**PRESETS["wan"], "beat_s": 0.4}, method_limit_s=7.0)
 
 
 @pytest.fixture
@@ -42,6 +45,9 @@ def config(tmp_path):
         hello_s=2.0,
         unauthenticated=3,
         restart_after_s=1.5,
+        timing="wan",
+        beat_s=0.4,
+        health_port=0,
         log_level="warning",
         log_file=str(tmp_path / "mesh.log"),
     )
@@ -90,6 +96,9 @@ async def test_a_handler_has_its_limits_its_store_and_its_log(spec, tmp_path):
         limits = handling.limits
         assert (limits.hello_s, limits.unauthenticated) == (2.0, 3)
         assert limits.write_buffer_bytes == 5_000_000
+        assert handling.lease == TIMING.lease
+        assert node.settings.timing == TIMING
+        assert node._health.port > 0
         assert node._store.address.password == SECRET
         logging.getLogger("mesh.node").info("not this")
         logging.getLogger("mesh.node").warning("the password is %s", SECRET)
@@ -106,8 +115,18 @@ async def test_a_supervisor_has_its_patience_and_its_limits(spec):
         settings = actor._supervisor.settings
         assert (settings.open_s, settings.restart_after_s) == (3.0, 1.5)
         assert settings.limits.unauthenticated == 3
+        assert settings.timing == TIMING
+        assert settings.health_port == 0
     finally:
         await actor._supervisor.stop()
+
+
+def test_each_process_of_a_machine_tells_of_its_health_on_a_port_of_its_own(spec):
+    assert spec.health_port_of("h-3") == 0, "any that is free"
+    told = dataclasses.replace(spec, health_port=8000)
+    ids = ["s-0", "s-2", "h-0", "h-3"]
+    assert [told.health_port_of(id_) for id_ in ids] == [8000, 8002, 8010, 8013]
+    assert dataclasses.replace(spec, health_port=None).health_port_of("h-0") is None
 
 
 def test_the_stores_time_outs_are_all_passed_on(spec):

@@ -3,9 +3,9 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from mesh.core.lanes import LANES, LANES_OF
 from mesh.core.outbox import MAX_BYTES, MAX_COMMANDS, Change, Outbox
 
-LANES = 3
 partition_numbers = st.integers(0, 5)
 
 
@@ -14,23 +14,30 @@ class Lanes(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.outbox = Outbox(LANES)
-        self.in_flight = [None] * LANES
-        self.added = {p: [] for p in range(6)}
-        self.delivered = {p: [] for p in range(6)}
-        self.dropped = {p: [] for p in range(6)}
+        self.outbox = Outbox()
+        self.in_flight = [None] * len(LANES)
+        queues = [(p, d) for p in range(6) for d in LANES_OF]
+        self.added = {queue: [] for queue in queues}
+        self.delivered = {queue: [] for queue in queues}
+        self.dropped = {queue: [] for queue in queues}
         self.epochs = dict.fromkeys(range(6), 1)
-        self.seqs = [0] * LANES
+        self.seqs = [0] * len(LANES)
 
-    @rule(p=partition_numbers, count=st.sampled_from([1, 1, 1, 3, 600]), big=st.booleans())
-    def add(self, p, count, big):
+    @rule(
+        p=partition_numbers,
+        durability=st.sampled_from(list(LANES_OF)),
+        count=st.sampled_from([1, 1, 1, 3, 600]),
+        big=st.booleans(),
+    )
+    def add(self, p, durability, count, big):
+        added = self.added[p, durability]
         for _ in range(count):
             value = bytes(300_000) if big and count < 10 else b"v"
-            one = Change(p, self.epochs[p], {b"k%d" % len(self.added[p]): value}, [])
-            self.added[p].append(one)
+            one = Change(p, self.epochs[p], {b"k%d" % len(added): value}, [], durability)
+            added.append(one)
             self.outbox.add(one)
 
-    @rule(lane=st.integers(0, LANES - 1))
+    @rule(lane=st.integers(0, len(LANES) - 1))
     def take(self, lane):
         batch = self.outbox.next_batch(lane)
         if self.in_flight[lane] is not None:
@@ -44,9 +51,10 @@ class Lanes(RuleBasedStateMachine):
             assert len(sizes) == 1 or sum(sizes) <= MAX_BYTES
             for entry, changes in zip(batch.entries, batch.changes, strict=True):
                 assert {(c.partition, c.epoch) for c in changes} == {(entry.partition, entry.epoch)}
-                self.delivered[entry.partition] += changes
+                assert {c.durability for c in changes} == {LANES[lane]}
+                self.delivered[entry.partition, LANES[lane]] += changes
 
-    @rule(lane=st.integers(0, LANES - 1))
+    @rule(lane=st.integers(0, len(LANES) - 1))
     def verdict(self, lane):
         if self.in_flight[lane] is not None:
             self.outbox.done(self.in_flight[lane])
@@ -55,28 +63,30 @@ class Lanes(RuleBasedStateMachine):
     @rule(p=partition_numbers)
     def lose(self, p):
         """The partition moved; later it comes back under another epoch."""
-        self.dropped[p] += self.outbox.drop(p)
+        for one in self.outbox.drop(p):
+            self.dropped[p, one.durability].append(one)
         self.epochs[p] += 1
 
     @invariant()
-    def no_partition_is_in_two_batches(self):
-        flying = [e.partition for b in self.in_flight if b is not None for e in b.entries]
+    def no_partition_is_in_two_batches_of_a_class(self):
+        batches = [b for b in self.in_flight if b is not None]
+        flying = [(e.partition, LANES[b.lane]) for b in batches for e in b.entries]
         assert len(flying) == len(set(flying))
-        for p in flying:
+        for p, _ in flying:
             assert not self.outbox.is_settled(p)
 
     def teardown(self):
         for _ in range(10_000):
-            for lane in range(LANES):
+            for lane in range(len(LANES)):
                 self.verdict(lane)
                 self.take(lane)
             if not any(self.in_flight):
                 break
         assert self.outbox.queued == 0
-        for p, added in self.added.items():
-            gone = set(map(id, self.dropped[p]))
-            assert self.delivered[p] == [c for c in added if id(c) not in gone]
-            assert self.outbox.is_settled(p)
+        for queue, added in self.added.items():
+            gone = set(map(id, self.dropped[queue]))
+            assert self.delivered[queue] == [c for c in added if id(c) not in gone]
+            assert self.outbox.is_settled(queue[0])
 
 
 TestLanes = Lanes.TestCase

@@ -278,30 +278,31 @@ MUTANTS: dict[str, Mutant] = {
     "takeover acknowledged before told": mutant(_LEADER_WAITS),
     "takeover told before it is made": mutant(
         (
-            "mesh.core.supervision:Supervision._plan",
+            "mesh.core.planning:Planning.plan",
             "return [self._call(table, joining, gone, moves, asks, now)]",
             (
-                "effects = [self._call(table, joining, gone, moves, asks, now)]\n"
-                "        for nonce in self._takeovers.current.changed:\n"
-                "            member = self._members[nonce]\n"
+                "import dataclasses\n"
+                "        effects = [self._call(table, joining, gone, moves, asks, now)]\n"
+                "        for nonce in a.takeovers.current.changed:\n"
+                "            member = a.members[nonce]\n"
                 "            if member.gone_at is None and member.enrolled:\n"
-                "                effects.append(TellGrant(nonce, Grant(self.token, nonce, self.life,\n"
-                "                    member.version + 1, True, table.epochs_of(nonce))))\n"
+                "                early = dataclasses.replace(member, version=member.version + 1)\n"
+                "                effects.append(a.telling.grant(early, table))\n"
                 "        return effects"
             ),
         )
     ),
     "load before the grant": mutant(
         (
-            "mesh.core.supervision:Supervision._plan",
+            "mesh.core.planning:Planning.plan",
             "return [self._call(table, joining, gone, moves, asks, now)]",
             (
-                "effects = [self._call(table, joining, gone, moves, asks, now)]\n"
-                "        for nonce in self._takeovers.current.changed:\n"
-                "            member = self._members[nonce]\n"
+                "import dataclasses\n"
+                "        effects = [self._call(table, joining, gone, moves, asks, now)]\n"
+                "        for nonce in a.takeovers.current.changed:\n"
+                "            member = a.members[nonce]\n"
                 "            if member.gone_at is None and member.enrolled:\n"
-                "                effects.append(TellGrant(nonce, Grant(self.token, nonce, self.life,\n"
-                "                    member.version, True, table.epochs_of(nonce))))\n"
+                "                effects.append(a.telling.grant(member, table))\n"
                 "        return effects"
             ),
         ),
@@ -325,7 +326,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a dead process stays dead": mutant(
         (
-            "mesh.core.supervision:Supervision._on_registered",
+            "mesh.core.attendance:Attendance.on_registered",
             "if members.is_proven(r.nonce):",
             "if False:",
         ),

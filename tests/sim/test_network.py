@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mesh.testing.sim import Process, Simulation
-from mesh.testing.sim.transport import KERNEL_BYTES
+from mesh.testing.sim.pipe import KERNEL_BYTES
 
 Main = Callable[[Process], Coroutine[Any, Any, None]]
 PORT = 7000

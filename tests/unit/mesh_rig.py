@@ -130,7 +130,12 @@ class Mesh:
         self.check()
 
     def change_leader(
-        self, *, new_life: bool = False, carried_out: bool = False, knows_deaths: bool = True
+        self,
+        *,
+        new_life: bool = False,
+        carried_out: bool = False,
+        knows_deaths: bool = True,
+        first: bool = False,
     ) -> None:
         """Another leader begins; the last one is paused, and goes on when it is let.
 
@@ -138,6 +143,7 @@ class Mesh:
             new_life: the store was restarted, or replaced.
             carried_out: the call under way arrives before that, and its answer not at all yet.
             knows_deaths: wardens have told the new one, too.
+            first: it is the first of another `up`.
         """
         former = self.leader
         for call in self.calls:
@@ -158,7 +164,8 @@ class Mesh:
             reply = run(self.store.bid(Bid(b"bid%d" % token, life, token - 1, token)))
         assert reply.status is StoreStatus.OK
         recorded = run(self.store.recorded())
-        learned = Learned.of(recorded, reply.versions, exited=former.exits if knows_deaths else ())
+        exited = former.exits if knows_deaths else ()
+        learned = Learned.of(recorded, reply.versions, first=first, exited=exited)
         self._acknowledge()
         self.leader = Supervision(
             self.config, partitions=self.partitions, life=life, token=token, learned=learned
@@ -396,10 +403,10 @@ class Mesh:
         leader = self.leader
         return (
             leader._began is not None
-            and not leader._replacements.due
-            and leader._takeovers.current is None
-            and not leader._waits
-            and not leader._members.on_record()
+            and not leader._affairs.replacements.due
+            and leader._affairs.takeovers.current is None
+            and not leader._affairs.waits
+            and not leader._affairs.members.on_record()
         )
 
     def check(self) -> None:

@@ -204,6 +204,7 @@ class Handler:
 
     Args:
         leased: its lease never runs out, renewed or not.
+        entities: that it runs.
     """
 
     def __init__(
@@ -214,8 +215,9 @@ class Handler:
         partitions: int = PARTITIONS,
         *,
         leased: bool = True,
+        entities: Iterable[type] = (Account,),
     ) -> None:
-        self.core = HandlerCore(nonce, partitions, Registry([Account]), config)
+        self.core = HandlerCore(nonce, partitions, Registry(entities), config)
         self.nonce = nonce
         self.store = MemoryStore(server)
         self.now = 100.0

@@ -55,6 +55,21 @@ def test_a_table_gives_nothing(handler, other, leader):
     assert caller.status == Status.OK
 
 
+def test_a_call_waits_for_the_leaders_word_where_the_table_names_this_handler(
+    handler, other, leader
+):
+    """The leader waits for another's lease; sent away the call would come back a hundred times."""
+    hand_over(leader, 0, handler, other)
+    other.core.on_table(leader.table(), other.now)
+    caller = other.call("Account.deposit", K, 1)
+    other.now += RELEASE_S - 0.1
+    other.core.on_timer(other.now)
+    assert caller.answer is None
+    tell(leader, other)
+    other.flush()
+    assert caller.status == Status.OK
+
+
 def test_an_older_table_is_ignored(handler, other, leader):
     old = leader.table()
     hand_over(leader, 0, handler, other)

@@ -128,7 +128,7 @@ def test_a_store_that_is_closed_or_went_back_takes_nothing_away(handler, server,
     assert not handler.core.on_commit(batch, CommitReply(status), handler.now)
     assert caller.answer is None
     assert handler.deliver(batch), "the very same batch, when the store is itself again"
-    assert caller.status == Status.OK and server.grants[b"h-1"].seqs == [1, 0]
+    assert caller.status == Status.OK and server.grants[b"h-1"].seqs[:2] == [1, 0]
 
 
 def test_a_batch_of_an_earlier_life_is_not_applied_in_a_later_one(handler, server, leader):

@@ -106,7 +106,7 @@ def test_a_batch_of_a_closed_life_is_hardly_sent_until_the_leader_speaks_and_the
         for _ in range(3):
             await asyncio.sleep(0)
         assert caller.status is Status.OK
-        assert rig.server.grants[rig.handler.nonce].seqs in ([0, 1], [1, 0])
+        assert rig.server.grants[rig.handler.nonce].seqs[:2] in ([0, 1], [1, 0])
 
     in_time(rig, main)
 

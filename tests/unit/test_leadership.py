@@ -11,10 +11,10 @@ from mesh.core.leadership import (
     BidTopped,
     BidWon,
     Deposed,
+    GiveUpBid,
     Leadership,
     LeadershipConfig,
     LeadingHeard,
-    LifeClosed,
     LinkLost,
     Looked,
     MakeBid,
@@ -190,12 +190,31 @@ def test_a_bid_that_was_won_while_the_old_leader_came_back_counts():
     assert one.step(BidWon(4, 1), 0.55) == [BeginToLead(4, 1)]
 
 
-def test_a_leader_bids_anew_at_once_when_its_life_is_closed():
+def test_a_leader_that_has_opened_the_next_life_begins_anew_there():
     one = leader(token=4)
-    effects = one.step(LifeClosed(), 2.0)
-    assert effects == [StandDown("the store's primary is another one"), MakeBid(4)]
     assert one.step(BidWon(5, 2), 3.0) == [BeginToLead(5, 2)]
-    assert (one.token, one.life) == (5, 2)
+    assert (one.role, one.token, one.life) == (Role.LEADER, 5, 2)
+
+
+def bidder() -> Leadership:
+    one = standby(token=3)
+    one.step(LinkLost("s-9"), 0.5)
+    assert MakeBid(3) in one.step(Looked(), bids_at(one))
+    return one
+
+
+@pytest.mark.parametrize("said", [LeadingHeard(4, 1, "s-1"), BeatHeard(3)])
+def test_a_bid_is_given_up_once_somebody_says_that_he_leads(said):
+    one = bidder()
+    assert one.step(said, 0.7) == [GiveUpBid()]
+    assert one.role is Role.STANDBY
+    assert bids_at(one) > 1.3
+
+
+def test_a_bid_goes_on_whatever_a_deposed_leader_says():
+    one = bidder()
+    assert one.step(BeatHeard(2), 0.7) == []
+    assert one.role is Role.BIDDING
 
 
 def test_one_that_was_stopped_itself_reads_what_was_said_meanwhile_before_it_bids():

@@ -27,7 +27,7 @@ ALL = [
     m.WardenHere("w-0", "node", 7, [N]),
     m.Exited(N, "h-0", 1.25),
     m.Leading(6, 2, "s-1"),
-    m.LeaderBeat(6),
+    m.LeaderBeat(6, 2, 9),
     m.SupervisorHere("s-1", "127.0.0.1", 7400, 43),
     m.Happened(N, 17, b"{}", True),
     m.Ask(1, "status", ["x", 1]),

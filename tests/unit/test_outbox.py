@@ -2,16 +2,17 @@
 
 import pytest
 
+from mesh.core.lanes import LANES, LANES_OF
 from mesh.core.outbox import MAX_BYTES, MAX_COMMANDS, Change, Outbox
 
 
-def change(partition, fields=None, deleted=(), epoch=1):
-    return Change(partition, epoch, fields or {b"k": b"v"}, list(deleted))
+def change(partition, fields=None, deleted=(), epoch=1, durability="replicated"):
+    return Change(partition, epoch, fields or {b"k": b"v"}, list(deleted), durability)
 
 
 @pytest.fixture
 def outbox():
-    return Outbox(2)
+    return Outbox()
 
 
 def add(outbox, *changes):
@@ -145,3 +146,34 @@ def test_a_batch_is_finished_once(outbox):
     outbox.done(batch)
     with pytest.raises(ValueError, match="batch 1 is not in flight on lane 1"):
         outbox.done(batch)
+
+
+def test_a_batch_is_of_one_class_and_no_class_waits_for_another(outbox):
+    """Behind a WAITAOF all that is on its connection waits for the disk (schedule F17)."""
+    add(outbox, *(change(1, durability=d) for d in ("fsynced", "async", "replicated", "async")))
+    batches = {lane: outbox.next_batch(lane) for lane in range(len(LANES))}
+    taken = {LANES[lane]: len(batch.changes[0]) for lane, batch in batches.items() if batch}
+    assert taken == {"replicated": 1, "fsynced": 1, "async": 2}
+    outbox.done(batches[LANES.index("async")])
+    assert not outbox.is_settled(1)
+    outbox.done(batches[LANES.index("fsynced")])
+    assert not outbox.is_settled(1)
+    outbox.done(batches[LANES.index("replicated")])
+    assert outbox.is_settled(1)
+
+
+def test_a_partition_that_is_lost_is_lost_in_every_class(outbox):
+    changes = [change(1, durability=durability) for durability in LANES_OF]
+    add(outbox, *changes, change(2))
+    assert outbox.drop(1) == changes
+    assert outbox.queued == 1
+
+
+def test_whether_a_change_goes_at_once_is_each_class_own_matter(outbox):
+    add(outbox, change(1), change(2))
+    outbox.next_batch(0)
+    assert outbox.sends_at_once(3, "replicated")
+    assert not outbox.sends_at_once(1, "replicated")
+    assert outbox.sends_at_once(1, "async")
+    add(outbox, change(1, durability="async"))
+    assert not outbox.sends_at_once(3, "async")

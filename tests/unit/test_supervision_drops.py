@@ -90,7 +90,7 @@ def test_a_partition_that_is_lost_while_it_is_given_up_does_not_move():
     a.core._ownership.lose(partition)
     a.outbox.extend(a.core.take_messages())
     mesh.hear(a)
-    assert partition not in mesh.leader._handovers.intents
+    assert partition not in mesh.leader._affairs.handovers.intents
     mesh.settle()
     assert partition in a.held() or partition in joiner.held()
 
@@ -157,7 +157,7 @@ def test_a_process_that_is_only_joining_is_not_told_so(waits):
         mesh.report(first(mesh, "b"))
     joiner = mesh.start("c")
     assert mesh.calls
-    assert not mesh.leader._members[joiner.nonce].enrolled
+    assert not mesh.leader._affairs.members[joiner.nonce].enrolled
     assert beat(mesh, joiner.nonce) == []
     mesh.settle()
     assert any(unpack_epochs(joiner.core.held_epochs()))

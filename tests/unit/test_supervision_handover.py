@@ -20,7 +20,7 @@ def joining(partitions=9):
 
 
 def moving(mesh):
-    return set(mesh.leader._handovers.intents)
+    return set(mesh.leader._affairs.handovers.intents)
 
 
 def release(mesh, process):

@@ -231,7 +231,7 @@ def test_an_exit_is_reported_once_however_often_it_is_told():
         mesh.report(victim)
     mesh.answer_store()
     mesh.report(victim)
-    assert not mesh.calls and len(mesh.leader._replacements.due) == 1
+    assert not mesh.calls and len(mesh.leader._affairs.replacements.due) == 1
 
 
 @pytest.mark.parametrize("buried", [True, False])
@@ -265,7 +265,7 @@ def test_a_process_that_dies_before_it_is_heard_of_is_replaced():
     stillborn = mesh.starting.popleft()
     mesh.step(sv.ProcessExited(b"a.1", "a", mesh.now))
     mesh.start(stillborn)
-    assert mesh.leader._replacements.due.keys() == {"a"}
+    assert mesh.leader._affairs.replacements.due.keys() == {"a"}
     mesh.processes[b"a.1"].alive = False
     mesh.settle()
     mesh.check_at_rest()
@@ -314,7 +314,9 @@ def test_a_handler_that_dies_again_and_again_is_started_ever_later_up_to_a_limit
     [victim] = [p for p in mesh.alive if p.id == "a"]
     mesh.kill(victim)
     mesh.report(victim)
-    assert mesh.leader._replacements.due["a"] == pytest.approx(mesh.now + 0.25), "it had settled"
+    assert mesh.leader._affairs.replacements.due["a"] == pytest.approx(mesh.now + 0.25), (
+        "it had settled"
+    )
 
 
 def test_a_handler_that_runs_already_is_not_started_a_second_time():

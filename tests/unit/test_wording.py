@@ -45,6 +45,41 @@ FAILOVER = {
             "warden w-0 on n is gone (reset); until one is back, a death there is noticed more slowly",
         ),
         (
+            {"kind": "handler_suspect", "handler": "h-0", "state": "blocked"},
+            (
+                "h-0 neither shows that its loop turns nor answers a probe (blocked); it keeps "
+                "everything, and is looked at"
+            ),
+        ),
+        ({"kind": "handler_recovered", "handler": "h-0"}, "the loop of h-0 turns again"),
+        (
+            {"kind": "handler_killed", "handler": "h-0", "state": "stopped"},
+            "the loop of h-0 is stopped: its warden is told to kill it",
+        ),
+        (
+            {
+                "kind": "handler_weight",
+                "handler": "h-0",
+                "weight": 0.0,
+                "why": "gray",
+                "sign": "errors",
+            },
+            "h-0 is to hold a share of weight 0 from now on, gray: errors",
+        ),
+        (
+            {
+                "kind": "slow_method",
+                "handler": "h-0",
+                "method": "A.b",
+                "seconds": 1.04,
+                "limit_s": 30.0,
+            },
+            (
+                "A.b has kept h-0 for 1.0 s, in which it serves nothing else; its limit is 30 s. Make it "
+                "async, or blocking=True"
+            ),
+        ),
+        (
             {"kind": "handler_start_failed", "handler": "h-0", "reason": "no module\n  bank"},
             "h-0 could not be started and is tried again: no module / bank",
         ),

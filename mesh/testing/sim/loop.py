@@ -3,12 +3,6 @@
 Steps take no virtual time. Ready handles run in the order in which they became ready, as asyncio promises to
 each process, and processes come in turn as the network's delays have it; with the dice of the
 network, which are seeded, one seed is one order of everything.
-
-A handle belongs to the process of its context; one made in a context of nobody (a fresh
-`contextvars.Context()`) belongs to the process that made it.
-
-Not simulated, and refused: threads, sockets that exist, child processes, signals. What is given to an
-executor is done at once.
 """
 
 from __future__ import annotations
@@ -19,14 +13,14 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from heapq import heappop, heappush
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, TypeVar
+
+from mesh.testing.sim.steps import DEAD, HELD, OUTSIDE, RUNNING, Runs, SimHandle, current
+from mesh.testing.sim.surroundings import Factory, Net, Surroundings, refuse
+
+__all__ = ["SimLoop", "Stuck", "current"]
 
 T = TypeVar("T")
-
-RUNNING, HELD, DEAD = 0, 1, 2
-"""States of a process."""
-
-Factory = Callable[[], asyncio.BaseProtocol]
 
 _MOST_AT_ONCE = 200_000
 """Steps at one instant; more is a loop that waits for time to pass without letting it."""
@@ -36,116 +30,15 @@ class Stuck(RuntimeError):
     """Nothing will ever happen again, or time stands still; the simulated code waits for ever."""
 
 
-class Clocked(Protocol):
-    """What a process's time goes by, where it is not the loop's own."""
-
-    def local(self, virtual: float) -> float:
-        """What it shows at a virtual time."""
-        ...
-
-    def virtual(self, local: float) -> float:
-        """When it will show that."""
-        ...
-
-
-class Runs(Protocol):
-    """Whom a handle belongs to; see mesh.testing.sim.process."""
-
-    state: int
-    skewed: bool
-
-    @property
-    def clock(self) -> Clocked:
-        """Its clock, of interest where it is skewed."""
-        ...
-
-    def hold(self, handle: SimHandle) -> None:
-        """It is not free to take this step now."""
-        ...
-
-
-class Net(Protocol):
-    """What lies below `create_server` and `create_connection`; see mesh.testing.sim.network."""
-
-    def listen(
-        self, process: Any, factory: Factory, host: str | None, port: int
-    ) -> asyncio.AbstractServer:
-        """Listen for a process."""
-        ...
-
-    async def connect(
-        self, process: Any, factory: Factory, host: str, port: int
-    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-        """Connect for a process."""
-        ...
-
-
-current: contextvars.ContextVar[Runs | None] = contextvars.ContextVar("process", default=None)
-"""The process that a context belongs to."""
-
-
-class _Outside:
-    """Whoever watches a simulation, and is never killed."""
-
-    state = RUNNING
-    skewed = False
-
-    def __repr__(self) -> str:
-        return "<outside of all processes>"
-
-    @property
-    def clock(self) -> NoReturn:
-        raise NotImplementedError
-
-    def hold(self, handle: SimHandle) -> None:
-        raise NotImplementedError
-
-
-OUTSIDE = _Outside()
-
-
-class SimHandle(asyncio.TimerHandle):
-    """One step of a process, now or later."""
-
-    __slots__ = ("process",)
-
-    def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: contextvars.Context,
-        process: Runs | None,
-        when: float,
-    ) -> None:
-        # Not the parent's, which asks the loop for its debug mode and fills in what only that reads.
-        self._callback: Any = callback
-        self._args: Any = args
-        self._context = context
-        self._cancelled = False
-        self._when = when
-        self.process = process
-
-    def __repr__(self) -> str:
-        what = "cancelled" if self._cancelled else repr(self._callback)
-        return f"<SimHandle of {self.process!r}: {what}>"
-
-    def cancel(self) -> None:
-        """It is not wanted any more."""
-        self._cancelled = True
-        self._callback = self._args = None
-
-    def cancelled(self) -> bool:
-        """Whether it was."""
-        return self._cancelled
-
-
-class SimLoop(asyncio.AbstractEventLoop):
+class SimLoop(Surroundings):
     """See the module; a `Simulation` makes one and gives it a network.
 
     Attributes:
         virtual: seconds since the beginning.
         unhandled: what nobody caught, as `call_exception_handler` was told of it.
         steps: handles that were run.
+        process: whose step is being taken; None: what is done now belongs to none.
+        ready: steps that wait for their turn at this instant.
     """
 
     def __init__(self) -> None:
@@ -153,8 +46,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.unhandled: list[dict[str, Any]] = []
         self.steps = 0
         self.network: Net | None = None
-        self._process: Runs | None = None
-        self._ready: deque[SimHandle] = deque()
+        self.process: Runs | None = None
+        self.ready: deque[SimHandle] = deque()
         self._heap: list[tuple[float, int, SimHandle | Callable[[], object]]] = []
         self._pushed = 0
         self._tasks: list[asyncio.Task[Any]] = []
@@ -167,16 +60,11 @@ class SimLoop(asyncio.AbstractEventLoop):
     def __repr__(self) -> str:
         return f"<SimLoop at {self.virtual:.6f} s, {len(self._heap)} timers>"
 
-    @property
-    def process(self) -> Runs | None:
-        """Whose step is being taken."""
-        return self._process
-
     # ------------------------------------------------------------------ time
 
     def time(self) -> float:
         """Virtual seconds, by the clock of the process that asks."""
-        process = self._process
+        process = self.process
         if process is not None and process.skewed:
             return process.clock.local(self.virtual)
         return self.virtual
@@ -189,9 +77,8 @@ class SimLoop(asyncio.AbstractEventLoop):
     ) -> SimHandle:
         if context is None:
             context = contextvars.copy_context()
-        handle = SimHandle(callback, args, context, context.get(current) or self._process, 0.0)
-        if not self._over:
-            self._ready.append(handle)
+        handle = SimHandle(callback, args, context, context.get(current) or self.process, 0.0)
+        self.ready.append(handle)
         return handle
 
     def call_soon_threadsafe(  # type: ignore[override]
@@ -203,7 +90,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         if self._over:
             raise RuntimeError("this simulation is over")
         if events._get_running_loop() is not self:
-            _refuse("threads: they run in real time, and no run could be repeated")
+            refuse("threads: they run in real time, and no run could be repeated")
         return self.call_soon(callback, *args, context=context)
 
     def call_later(  # type: ignore[override]
@@ -213,7 +100,20 @@ class SimLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> SimHandle:
-        return self.call_at(self.time() + delay, callback, *args, context=context)
+        process = self.process
+        if process is not None and process.skewed:
+            return self.call_at(self.time() + delay, callback, *args, context=context)
+        # As call_at, which would be two calls more for each sleep.
+        if context is None:
+            context = contextvars.copy_context()
+        process = context.get(current) or process
+        when = self.virtual + delay
+        if process is not None and process.skewed:
+            return self.call_at(when, callback, *args, context=context)
+        handle = SimHandle(callback, args, context, process, when)
+        self._pushed = pushed = self._pushed + 1
+        heappush(self._heap, (when, pushed, handle))
+        return handle
 
     def call_at(  # type: ignore[override]
         self,
@@ -224,25 +124,26 @@ class SimLoop(asyncio.AbstractEventLoop):
     ) -> SimHandle:
         if context is None:
             context = contextvars.copy_context()
-        process = context.get(current) or self._process
+        process = context.get(current) or self.process
         handle = SimHandle(callback, args, context, process, when)
-        if not self._over:
-            at = when
-            if process is not None and process.skewed:
-                # A moment late, as real timers are: rounded down it would be asked for again and again.
-                at = process.clock.virtual(when) + 1e-9
-            self._push(at, handle)
+        at = when
+        if process is not None and process.skewed:
+            # A moment late, as real timers are: rounded down it would be asked for again and again.
+            at = process.clock.virtual(when) + 1e-9
+        self._pushed = pushed = self._pushed + 1
+        heappush(self._heap, (at, pushed, handle))
         return handle
 
     # ---------------------------------------------------- below the processes
 
     def kernel_at(self, when: float, work: Callable[[], object]) -> None:
         """Have something done that belongs to no process: a packet arrives, a fault begins."""
-        self._push(when, work)
+        self._pushed = pushed = self._pushed + 1
+        heappush(self._heap, (when, pushed, work))
 
     def kernel_later(self, delay_s: float, work: Callable[[], object]) -> None:
         """The same, after some time."""
-        self._push(self.virtual + delay_s, work)
+        self.kernel_at(self.virtual + delay_s, work)
 
     def post(
         self,
@@ -252,31 +153,42 @@ class SimLoop(asyncio.AbstractEventLoop):
         *args: Any,
     ) -> None:
         """Have a process take a step, as the kernel wakes it."""
-        if process.state == DEAD or self._over:
+        if process.state == DEAD:
             return
-        if process.state == RUNNING and not self._ready and self._process is None:
-            # Nobody is before it, so it is the next step anyway.
-            self._process = process
-            self.steps += 1
-            try:
-                context.run(callback, *args)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # noqa: BLE001 - as asyncio does: told, and the loop goes on
-                self._failed(callback, error)
-            self._process = None
+        if process.state == RUNNING and not self.ready and self.process is None:
+            self.step(process, context, callback, *args)
         else:
-            self._ready.append(SimHandle(callback, args, context, process, 0.0))
+            self.ready.append(SimHandle(callback, args, context, process, 0.0))
+
+    def step(
+        self,
+        process: Runs,
+        context: contextvars.Context,
+        callback: Callable[..., object],
+        *args: Any,
+    ) -> None:
+        """Have a process that runs take a step now: where nothing is ready and no step is being taken, so
+        that it is the next one anyway.
+        """
+        self.process = process
+        self.steps += 1
+        try:
+            context.run(callback, *args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - as asyncio does: told, and the loop goes on
+            self._failed(callback, error)
+        self.process = None
 
     def put_first(self, handles: Iterable[SimHandle]) -> None:
         """Steps that were held back come before those that became ready since."""
-        self._ready.extendleft(reversed(list(handles)))
+        self.ready.extendleft(reversed(list(handles)))
 
     def run_handle(self, handle: SimHandle) -> None:
         """Take a step."""
         if handle._cancelled:
             return
-        self._process = handle.process
+        self.process = handle.process
         self.steps += 1
         try:
             handle._context.run(handle._callback, *handle._args)
@@ -287,10 +199,6 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def _failed(self, step: object, error: BaseException) -> None:
         self.call_exception_handler({"message": f"a step failed: {step!r}", "exception": error})
-
-    def _push(self, when: float, item: SimHandle | Callable[[], object]) -> None:
-        self._pushed += 1
-        heappush(self._heap, (when, self._pushed, item))
 
     # --------------------------------------------------------------- running
 
@@ -324,7 +232,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._running = False
 
     def _run(self) -> None:  # noqa: C901 - one loop, run for every step
-        ready, heap = self._ready, self._heap
+        ready, heap = self.ready, self._heap
         at_once = 0
         while True:
             while ready:
@@ -337,7 +245,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                         process.hold(handle)
                     continue
                 # As run_handle, which would be a call more for each step.
-                self._process = process
+                self.process = process
                 try:
                     handle._context.run(handle._callback, *handle._args)
                 except (SystemExit, KeyboardInterrupt):
@@ -360,7 +268,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 if not item._cancelled:
                     ready.append(item)
             else:
-                self._process = None
+                self.process = None
                 item()  # type: ignore[operator]  # a SimHandle is final
                 if self._stopping:
                     return
@@ -385,7 +293,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         if self._over:
             return
         self._over = True
-        self._ready.clear()
+        self.ready.clear()
         self._heap.clear()
         before = events._get_running_loop()
         events._set_running_loop(self)
@@ -396,7 +304,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         finally:
             events._set_running_loop(before)
             self._tasks.clear()
-            self._process = None
+            self.ready.clear()
+            self._heap.clear()
+            self.process = None
 
     # ------------------------------------------------------ futures and tasks
 
@@ -418,37 +328,14 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._prune_at = 512 + 2 * len(self._tasks)
         return task
 
-    def get_debug(self) -> bool:
-        return False
-
-    def set_debug(self, enabled: bool) -> None:
-        """Nothing changes."""
-
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep it for whoever judges the run."""
         if not self._over:
-            context.setdefault("process", self._process)
+            context.setdefault("process", self.process)
             self.unhandled.append(context)
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         self.call_exception_handler(context)
-
-    async def shutdown_asyncgens(self) -> None:
-        """Nothing is left to be shut down."""
-
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """There is none."""
-
-    def run_in_executor(  # type: ignore[override]
-        self, executor: object, func: Callable[..., T], *args: Any
-    ) -> asyncio.Future[T]:
-        """Done at once: no virtual time passes, and nobody runs beside it."""
-        future: asyncio.Future[T] = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 - it is the caller's
-            future.set_exception(error)
-        return future
 
     # --------------------------------------------------------------- network
 
@@ -477,27 +364,17 @@ class SimLoop(asyncio.AbstractEventLoop):
         assert host is not None and port is not None
         return await self._net(ssl).connect(self._someone(), protocol_factory, host, port)
 
-    async def getaddrinfo(  # type: ignore[override]
-        self, host: str, port: int, **_options: object
-    ) -> list[tuple[int, int, int, str, tuple[str, int]]]:
-        """Every name is the address itself."""
-        return [(2, 1, 6, "", (host, port))]
-
     def _net(self, ssl: object) -> Net:
         if ssl is not None:
-            _refuse("TLS")
+            refuse("TLS")
         assert self.network is not None, "this loop has no network; see Simulation"
         return self.network
 
     def _someone(self) -> Runs:
-        process = current.get() or self._process
+        process = current.get() or self.process
         if process is None or process is OUTSIDE:
-            _refuse("sockets outside of a process; spawn one")
+            refuse("sockets outside of a process; spawn one")
         return process
-
-
-def _refuse(what: str) -> NoReturn:
-    raise NotImplementedError(f"a simulation has no {what}")
 
 
 def _take_apart(task: asyncio.Task[Any]) -> None:

@@ -18,6 +18,7 @@ from mesh.core.handling_config import HandlingConfig
 from mesh.core.leadership import LeadershipConfig
 from mesh.core.supervision import Supervision
 from mesh.core.table import Table
+from mesh.core.timing import Timing
 from mesh.entities import Registry
 from mesh.errors import SetupError
 from mesh.heart import TaskHeart
@@ -154,6 +155,7 @@ class Machines:
             port=_PORT,
             replicas=self._plan.replicas,
             leadership=LeadershipConfig(rank=self._judges.index(process.name)),
+            timing=Timing() if self._plan.watched else None,
         )
         supervisor = Supervisor(settings, self.stores.access(), self, process.clock)
         watch_supervisor(

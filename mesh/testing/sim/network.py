@@ -15,17 +15,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
-from mesh.testing.sim.loop import DEAD, SimLoop
+from mesh.testing.sim.loop import SimLoop
+from mesh.testing.sim.pipe import ACCEPT, OPEN, RST, Medium, Pipe
 from mesh.testing.sim.process import Host, Process
-from mesh.testing.sim.transport import (
-    ACCEPT,
-    OPEN,
-    RST,
-    Medium,
-    Pipe,
-    SimServer,
-    SimTransport,
-)
+from mesh.testing.sim.steps import DEAD
+from mesh.testing.sim.transport import SimServer, SimTransport
 
 Factory = Callable[[], asyncio.BaseProtocol]
 

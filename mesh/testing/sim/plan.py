@@ -95,6 +95,8 @@ class Plan:
         length_s: of the load; faults begin within it.
         cache_bytes: that handlers keep keys in.
         poison_at: when somebody makes a call that kills whoever runs it (mesh.testing.sim.poison).
+        watched: the leader looks for handlers that hang or cannot be reached (mesh.core.detector); without it
+            only proven exits count.
     """
 
     seed: int
@@ -110,6 +112,7 @@ class Plan:
     length_s: float = 1.0
     cache_bytes: int = ROOMY
     poison_at: float | None = None
+    watched: bool = True
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}: {len(self.calls)} calls, {len(self.faults)} faults"]

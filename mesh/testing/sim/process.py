@@ -18,7 +18,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from mesh.net.clock import Timer
-from mesh.testing.sim.loop import DEAD, HELD, RUNNING, SimHandle, SimLoop, current
+from mesh.testing.sim.loop import SimLoop
+from mesh.testing.sim.steps import DEAD, HELD, RUNNING, SimHandle, current
 
 _EPOCH = 1_700_000_000.0
 

@@ -74,6 +74,7 @@ class Stage(World):
                 sentinels=size["Sentinel"],
                 partitions=size["partition"],
                 length_s=0.0,
+                watched=script.watched,
             )
         )
         self._script = script

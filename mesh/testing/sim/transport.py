@@ -1,13 +1,10 @@
-"""Both ends of a simulated TCP connection, and the two pipes between them.
+"""Both ends of a simulated TCP connection, and what listens. As with real sockets:
 
-A pipe keeps order and has no way to lose a byte: what a partition holds up comes after it has healed. What is
-written at one instant travels together. As with real sockets:
-
-    written, up to KERNEL_BYTES   is the kernel's: it arrives although its writer dies or aborts
-    written beyond                is the writer's: it is lost with it, and counts as its write buffer
-    received                      is the kernel's until the process is free to take it
-    a process dies                a FIN follows what it had sent; a RST, where it had not read everything
-    reset                         both ends break, and what is under way is gone
+written, up to KERNEL_BYTES   is the kernel's: it arrives although its writer dies or aborts
+written beyond                is the writer's: it is lost with it, and counts as its write buffer
+received                      is the kernel's until the process is free to take it
+a process dies                a FIN follows what it had sent; a RST, where it had not read everything
+reset                         both ends break, and what is under way is gone
 """
 
 from __future__ import annotations
@@ -15,37 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from random import Random
 from typing import Any, Protocol, cast
-from zlib import crc32
 
 from mesh.testing.sim.loop import SimLoop
+from mesh.testing.sim.pipe import DATA, FIN, KERNEL_BYTES, RST, Pipe
 from mesh.testing.sim.process import Host, Process
-
-KERNEL_BYTES = 1 << 20
-"""What the two kernels of a connection hold of one direction."""
-
-DATA, OPEN, ACCEPT, FIN, RST = range(5)
-
-
-class Medium(Protocol):
-    """What pipes ask of the network."""
-
-    loop: SimLoop
-    dice: Random
-    random: Callable[[], float]
-    """The dice's, asked for each packet."""
-    chop: float
-    digest: int
-    blocked: set[tuple[str, str]]
-
-    def delay_s(self, source: Host, target: Host) -> float:
-        """How long the next packet is under way."""
-        ...
-
-    def blocks(self, source: Host, target: Host) -> bool:
-        """Nothing gets from one to the other now."""
-        ...
+from mesh.testing.sim.steps import RUNNING
 
 
 class Connected(Protocol):
@@ -54,123 +26,6 @@ class Connected(Protocol):
     def ended(self) -> None:
         """One end has left."""
         ...
-
-
-class _Packet:
-    __slots__ = ("at", "data", "kind", "more")
-
-    def __init__(self, at: float, kind: int, data: bytes) -> None:
-        self.at = at
-        self.kind = kind
-        self.data = data
-        self.more: list[bytes] | None = None
-        """`data`, and what was written behind it at the same instant."""
-
-
-class Pipe:
-    """One direction of a connection.
-
-    Attributes:
-        load: bytes that are under way, or wait for the receiving process.
-        on_room: called when a full pipe has room again.
-        receiver: gets what arrives.
-    """
-
-    __slots__ = (
-        "_arrive_at",
-        "_arriver",
-        "_loop",
-        "_medium",
-        "_packets",
-        "_written_at",
-        "ended",
-        "load",
-        "on_room",
-        "receiver",
-        "source",
-        "target",
-    )
-
-    def __init__(
-        self, medium: Medium, source: Host, target: Host, receiver: Callable[[int, bytes], None]
-    ) -> None:
-        self.source = source
-        self.target = target
-        self.load = 0
-        self.ended = False
-        self.on_room: Callable[[], None] | None = None
-        self._medium = medium
-        self._loop = medium.loop
-        self.receiver = receiver
-        self._packets: deque[_Packet] = deque()
-        self._arrive_at = 0.0
-        self._written_at = -1.0
-        self._arriver = self.arrive
-
-    def send(self, kind: int, data: bytes) -> None:
-        """Put something on its way; nothing follows a FIN or a RST."""
-        if self.ended:
-            return
-        medium = self._medium
-        loop = self._loop
-        now = loop.virtual
-        if kind == DATA:
-            self.load += len(data)
-            if self._written_at == now and self._packets:
-                last = self._packets[-1]
-                if last.kind == DATA:
-                    if last.more is None:
-                        last.more = [last.data]
-                    last.more.append(data)
-                    return
-            self._written_at = now
-        elif kind >= FIN:
-            self.ended = True
-        at = now + medium.delay_s(self.source, self.target)
-        if at < self._arrive_at:
-            at = self._arrive_at
-        self._arrive_at = at
-        self._packets.append(_Packet(at, kind, data))
-        loop.kernel_at(at, self._arriver)
-
-    def arrive(self) -> None:
-        """Let in what is due by now, in order."""
-        packets, medium = self._packets, self._medium
-        now = self._loop.virtual
-        while packets and packets[0].at <= now:
-            if medium.blocked and medium.blocks(self.source, self.target):
-                return
-            packet = packets.popleft()
-            kind = packet.kind
-            data = packet.data if packet.more is None else b"".join(packet.more)
-            medium.digest = crc32(data, medium.digest ^ kind)
-            if kind == DATA and medium.random() < medium.chop and len(data) > 1:
-                cut = medium.dice.randrange(1, len(data))
-                rest = _Packet(now + medium.delay_s(self.source, self.target), DATA, data[cut:])
-                packets.appendleft(rest)
-                self._loop.kernel_at(rest.at, self._arriver)
-                self.receiver(DATA, data[:cut])
-                return
-            self.receiver(kind, data)
-
-    def let_through(self, after_s: float) -> None:
-        """The way is free again: the sender's TCP notices some time later."""
-        if self._packets and self._packets[0].at <= self._medium.loop.virtual:
-            at = self._packets[0].at = self._medium.loop.virtual + after_s
-            self._arrive_at = max(at, self._arrive_at)
-            self._medium.loop.kernel_at(at, self._arriver)
-
-    def taken(self, size: int) -> None:
-        """The receiving process has read that much."""
-        full = self.load >= KERNEL_BYTES
-        self.load -= size
-        if full and self.on_room is not None:
-            self.on_room()
-
-    def lose(self) -> None:
-        """Drop what is under way."""
-        self._packets.clear()
-        self.ended = True
 
 
 class SimServer(asyncio.AbstractServer):
@@ -281,8 +136,16 @@ class SimTransport(asyncio.Transport):
 
     def receive(self, kind: int, data: bytes) -> None:
         """The kernel has got something for its process."""
-        if not self._gone:
-            self._loop.post(self.process, self._context, self._take, kind, data)
+        if self._gone:
+            return
+        if kind == DATA and self._reading and not self._closing and self.process.state == RUNNING:
+            loop, inward = self._loop, self._in
+            if not loop.ready and loop.process is None and inward.load < KERNEL_BYTES:
+                # Nearly always: no step of `_take` in between, which would be a call more for each packet.
+                inward.load -= len(data)
+                loop.step(self.process, self._context, self._protocol.data_received, data)
+                return
+        self._loop.post(self.process, self._context, self._take, kind, data)
 
     def _take(self, kind: int, data: bytes) -> None:
         if not self._reading and kind != RST:

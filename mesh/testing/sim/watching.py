@@ -16,6 +16,7 @@ import msgpack
 from mesh.client.aio import AsyncClient
 from mesh.core.calling import Call
 from mesh.core.epochs import NOT_HELD, unpack_epochs
+from mesh.core.lanes import LANES
 from mesh.core.messages import Beat, Message
 from mesh.core.outbox import Batch
 from mesh.core.records import CommitReply, Verdict
@@ -234,7 +235,8 @@ def watch_commits(
 
     def on_commit(batch: Batch, reply: CommitReply, at: float) -> Any:
         is_over = judge(batch, reply, at)
-        if is_over and Verdict.APPLIED in reply.verdicts:
+        # What only the primary has to have says nothing of members.
+        if is_over and Verdict.APPLIED in reply.verdicts and LANES[batch.lane] != "async":
             checks.relied_on(now(), who, ("batch", node.nonce, batch.lane, batch.seq), members())
         return is_over
 

@@ -57,10 +57,6 @@ class Command:
             return f"{self.name}|{shown(args[1]).lower()}"
         return self.name
 
-    def fits(self, count: int) -> bool:
-        """Whether it takes so many arguments, its name included."""
-        return count == self.arity or (self.arity < 0 and count >= -self.arity)
-
 
 _CONTAINERS = frozenset({"acl", "client", "config", "debug", "function", "memory"})
 _ONE = (1, 1, 1)

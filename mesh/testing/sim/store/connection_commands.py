@@ -19,6 +19,8 @@ from mesh.testing.sim.store.replies import (
 from mesh.testing.sim.store.server import Args, Handler, Server
 from mesh.testing.sim.store.session import Session
 
+_IN_NAMES = bytes(range(33, 127))
+
 
 class ConnectionCommands:
     """Logins, names, databases, and other people's connections."""
@@ -72,7 +74,7 @@ class ConnectionCommands:
     def _client(self, client: Session, args: Args) -> Reply:
         match [args[0].upper(), *args[1:]]:
             case [b"SETNAME", name]:
-                if any(byte <= 32 or byte > 126 for byte in name):
+                if name.translate(None, _IN_NAMES):
                     raise Fault(
                         "ERR Client names cannot contain spaces, newlines or special characters."
                     )

@@ -21,6 +21,7 @@ from mesh.testing.sim.store.globs import is_match
 from mesh.testing.sim.store.replies import (
     OK,
     SYNTAX,
+    WRONG_TYPE,
     Fault,
     Reply,
     Status,
@@ -83,9 +84,11 @@ class Data(Dataset):
     def hset(self, db: Database, args: Sequence[bytes]) -> Reply:
         if len(args) % 2 == 0:
             raise Fault("ERR wrong number of arguments for 'hset' command")
-        held = hash_at(db, args[0])
+        held = db.get(args[0])
         if held is None:
             held = db[args[0]] = {}
+        elif type(held) is not dict:
+            raise Fault(WRONG_TYPE)
         before = len(held)
         items = iter(args)
         next(items)
@@ -97,8 +100,12 @@ class Data(Dataset):
         return (hash_at(db, args[0]) or {}).get(args[1])
 
     def hmget(self, db: Database, args: Sequence[bytes]) -> Reply:
-        held = hash_at(db, args[0]) or {}
-        return [held.get(field) for field in args[1:]]
+        held = db.get(args[0])
+        if type(held) is dict:
+            return [*map(held.get, args[1:])]
+        if held is not None:
+            raise Fault(WRONG_TYPE)
+        return [None] * (len(args) - 1)
 
     def hdel(self, db: Database, args: Sequence[bytes]) -> Reply:
         held = hash_at(db, args[0])

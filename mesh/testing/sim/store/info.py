@@ -24,7 +24,7 @@ def role(server: Server) -> Reply:
             follower.state.encode(),
             offset,
         ]
-    links = [link.role for link in server.links.all if link.online]
+    links = [link.role for link in server.links.all if link.confirmed >= 0]
     head = b"*3\r\n$6\r\nmaster\r\n:%d\r\n*%d\r\n" % (server.stream.offset, len(links))
     return Encoded(head + b"".join(links))
 

@@ -47,8 +47,9 @@ class ReplicationCommands:
         def enough(offset: int, count: int) -> bool:
             return links.reached(offset) >= count
 
-        if self._server.never_blocks or enough(client.written, count):
-            return links.reached(client.written)
+        reached = links.reached(client.written)
+        if reached >= count or self._server.never_blocks:
+            return reached
         self._server.wake()
         return links.wait(client, timeout_ms / 1000, count, links.reached, enough)
 
@@ -90,19 +91,18 @@ class ReplicationCommands:
         return OK
 
     def _replconf(self, client: Session, args: Args) -> Reply:
-        match [args[0].lower(), *args[1:]]:
-            case [b"listening-port", port]:
-                client.listening_port = integer(port)
-                return OK
-            case [b"ack", offset, *more]:
-                link = self._server.links.of(client)
-                if link is not None:
-                    synced = integer(more[1]) if len(more) > 1 else 0
-                    first = not link.online
-                    self._server.links.confirm(link, integer(offset), synced, self._server.now)
-                    if first:
-                        self._server.count_replicas()
-                return NO_REPLY
+        if args[0] == b"ACK" and len(args) > 1:
+            link = self._server.links.of(client)
+            if link is not None:
+                synced = integer(args[3]) if len(args) > 3 else 0
+                first = not link.online
+                self._server.links.confirm(link, integer(args[1]), synced, self._server.now)
+                if first:
+                    self._server.count_replicas()
+            return NO_REPLY
+        if args[0].lower() == b"listening-port" and len(args) == 2:
+            client.listening_port = integer(args[1])
+            return OK
         raise Fault(f"ERR Unrecognized REPLCONF option: {shown(args[0])}")
 
     def _psync(self, client: Session, args: Args) -> Reply:

@@ -84,7 +84,8 @@ class Server(Replicating):
         command = BY_WRITTEN_NAME.get(args[0]) or command_named(args[0])
         if command is None:
             raise _unknown(args)
-        if len(args) != command.arity and not command.fits(len(args)):
+        arity = command.arity
+        if len(args) != arity and (arity > 0 or len(args) < -arity):
             raise Fault(f"ERR wrong number of arguments for '{command.name}' command")
         user = client.user
         if user is None:
@@ -215,7 +216,8 @@ class Server(Replicating):
         command = BY_WRITTEN_NAME.get(args[0]) or command_named(args[0]) if args else None
         if command is None:
             raise Fault("ERR Unknown command called from script")
-        if len(args) != command.arity and not command.fits(len(args)):
+        arity = command.arity
+        if len(args) != arity and (arity > 0 or len(args) < -arity):
             raise Fault("ERR Wrong number of args calling command from script")
         client = script.client
         user = client.user
