@@ -211,6 +211,7 @@ class Lives:
                 pause_s = self._config.alert_s if core.is_alert else self._config.calm_s
                 await asyncio.sleep(pause_s)
         finally:
+            self._known = core.known._replace(is_sure=False)
             await nodes.close()
         raise SetupError(
             f"the store was not ready within {self._config.open_s:g} s: {work.problem or 'no primary'}"

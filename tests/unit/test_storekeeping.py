@@ -180,6 +180,15 @@ def test_a_member_that_is_up_and_does_not_follow_loses_its_priority_first():
     assert change.sync_set == InSyncSet(5, frozenset({B}))
 
 
+def test_a_member_gets_its_priority_back_once_it_follows_again():
+    leader = Leader()
+    idle = replica(C, priority=0)
+    effects = leader.keeps_seeing(ALONE, replica(B), idle, is_managed=True)
+    assert not of(SetPriority, effects)
+    effects = leader.keeps_seeing(primary(), replica(B), idle, for_s=0.7, is_managed=True)
+    assert effects == [SetPriority(C, 100)]
+
+
 def test_a_moments_absence_takes_nobody_out():
     leader = Leader()
     views = [sentinel(n) for n in (1, 2, 3)]
