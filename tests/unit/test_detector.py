@@ -93,7 +93,7 @@ def test_a_warden_that_found_it_recovered_takes_the_order_back() -> None:
 
 
 def test_a_proof_that_came_while_the_judge_slept_is_in_time() -> None:
-    ring, (h, *_) = mesh_of()
+    ring, (h, *_) = mesh_of(reads=False)  # or the store would count as away
     ring.obeys = False
     h.stops()
     while not ring.of(OrderKill):
@@ -250,7 +250,7 @@ def test_a_handler_that_its_peers_reach_keeps_everything_though_the_leader_does_
     h.beats = h.answers = False
     del ring.wardens["w-0"]
     ring.run(30.0)
-    assert ring.of(AskPeer)
+    assert 20 < len(ring.of(AskPeer)) <= 60, "two of them, once a lease"
     assert not ring.evictions
 
 
