@@ -70,6 +70,13 @@ def _cut_host_from_store(dice: Random, cast: Cast) -> Fault:
     return Fault(_at(dice, cast), "cut", who, cast.store, _long_s(dice))
 
 
+def _cut_host_from_its_like(dice: Random, cast: Cast) -> Fault:
+    """Clients and the store it still reaches, and they it."""
+    one = dice.choice(cast.handlers)
+    others = (*(h for h in cast.handlers if h != one), "leader", "standbys")
+    return Fault(_at(dice, cast), "cut", (one,), others, _long_s(dice))
+
+
 def _kill_warden(dice: Random, cast: Cast) -> Fault:
     return _crash(dice.choice(cast.handlers).replace("h-", "w-"))(dice, cast)
 
@@ -107,6 +114,7 @@ _OF_HANDLERS: dict[str, _Draw] = {
     "stop handler": _stop_handler,
     "cut host": _cut_host,
     "cut host from store": _cut_host_from_store,
+    "cut host from its like": _cut_host_from_its_like,
     "kill warden": _kill_warden,
 }
 _OF_SUPERVISORS: dict[str, _Draw] = {
