@@ -33,6 +33,7 @@ from mesh.testing.sim.simulation import Simulation
 from mesh.testing.sim.stores import Stores
 from mesh.testing.sim.watching import (
     watch_commits,
+    watch_grants,
     watch_supervisor,
     watch_tables,
     watch_tenures,
@@ -273,6 +274,7 @@ class Machines:
         who = f"{process.name} pid {process.pid}"
         watch_tables(who, node, checks, lambda: sim.now)
         watch_tenures(who, node, checks, lambda: sim.now)
+        watch_grants(who, node, checks, lambda: sim.now)
         watch_commits(who, node, checks, lambda: sim.now, self.stores.members)
         await node.start()
         if not started.done():
