@@ -344,10 +344,12 @@ MUTANTS: dict[str, Mutant] = {
     # -------------------------------------------------------------------------------------------- handover
     "settled before a release, and the epoch check": mutant(_SETTLED, _HELD),
     "a released epoch stays released, twice": mutant(_RELEASED, _COMPARED),
-    # ---------------------------------------------------------------------- leases, leaders, the store's failover
+    # ------------------------------------------------------------------------------ leases, leaders, the store
     "lease wait out": mutant(
         ("mesh.core.waits:Waits.over", "if end <= now", "if end < math.inf"),
-        grave=("cut host from its like",),
+        grave=("cut host and client",),
+        keys=2,
+        faults=0,
     ),
     "clock read before state": mutant(
         (
@@ -372,7 +374,7 @@ MUTANTS: dict[str, Mutant] = {
             "elif not self._leaders.leads(conn):",
             "elif False:",
         ),
-        grave=("stop leader", "cut leader"),
+        grave=("stop leader in a takeover",),
     ),
     "a grant taken from the table": mutant(
         (

@@ -92,7 +92,7 @@ class Checks(CallChecks):
         self._grown: dict[tuple[str, str], Any] = {}
         self._tables: dict[tuple[int, int, int], Hashable] = {}
         self._adopted: dict[tuple[str, int], int] = {}
-        self._told: dict[bytes, set[tuple[int, int]]] = {}
+        self._tells: dict[bytes, set[tuple[int, int]]] = {}
         self._offsets: dict[tuple[Hashable, ...], int] = {}
 
     # -------------------------------------------------------------------------------------------- the store
@@ -314,7 +314,7 @@ class Checks(CallChecks):
         """A leader is about to tell a process what its grant holds; of each partition, as far as it may act
         upon it.
         """
-        known = self._told.setdefault(nonce, set())
+        known = self._tells.setdefault(nonce, set())
         known.update((p, epoch) for p, epoch in enumerate(epochs) if epoch != NOT_HELD)
 
     def obeyed(self, at: float, who: str, token: int, life: int, version: int) -> None:
@@ -333,7 +333,7 @@ class Checks(CallChecks):
         """A handler process took a partition up; under each epoch at most once, and because a leader told it
         so.
         """
-        if (partition, epoch) not in self._told.get(nonce, ()):
+        if (partition, epoch) not in self._tells.get(nonce, ()):
             self.violated(
                 at,
                 "a grant is what a leader has told",
