@@ -190,8 +190,8 @@ MUTANTS: dict[str, Mutant] = {
     "two lanes reorder one partition": mutant(
         (
             "mesh.core.outbox:Outbox.next_batch",
-            "[p for p in self._queues if p not in self._busy]",
-            "list(self._queues)",
+            "[p for p in queues if p not in busy]",
+            "list(queues)",
         )
     ),
     "reply before the commit": mutant(
@@ -256,7 +256,7 @@ MUTANTS: dict[str, Mutant] = {
         ("mesh.core.reading:Reading.take_wants", "if not tenure.warm:", "if False:"),
         (
             "mesh.core.reading:Reading.adopt_page",
-            "tenure.log.adopt(name, value)",
+            "tenure.adopt_record(name, value)",
             "pass",
         ),
     ),
@@ -313,8 +313,9 @@ MUTANTS: dict[str, Mutant] = {
     "an operation is known again": mutant(
         (
             LUA,
-            "if leader[2] == operation then",
-            "if false then",
+            "if leader[2] == operation then\n    redis.call('HINCRBY', keys[2], 't', 1)"
+            " -- makes the WAIT behind it wait, on a new connection too\n    return { 'ok', set, leader[3] }",
+            "if false then\n    return { 'ok', set, leader[3] }",
         )
     ),
     "a new epoch for each tenure": mutant(
@@ -344,7 +345,7 @@ MUTANTS: dict[str, Mutant] = {
     # -------------------------------------------------------------------------------------------- handover
     "settled before a release, and the epoch check": mutant(_SETTLED, _HELD),
     "a released epoch stays released, twice": mutant(_RELEASED, _COMPARED),
-    # ------------------------------------------------------------------------------ leases, leaders, the store
+    # ----------------------------------------------------------------------------- leases, leaders, the store
     "lease wait out": mutant(
         ("mesh.core.waits:Waits.over", "if end <= now", "if end < math.inf"),
         grave=("cut host and client",),
@@ -475,11 +476,13 @@ MUTANTS: dict[str, Mutant] = {
 COVERED: dict[str, Mutant] = {
     "grant check: epoch": mutant(_HELD),
     "grant check: revoked": mutant(_ACTIVE),
-    "sequence check: gap": mutant((LUA, "if seq > last + 1 then", "if false then")),
+    "sequence check: gap": mutant(
+        (LUA, "if seq > last + 1 and lane ~= ASYNC_LANE then", "if false then")
+    ),
     "watermark with the drop": mutant(
         (
             "mesh.core.dedupe:Session.due_drops",
-            "return {watermark_field(self.number): mark}, deleted",
+            "return {watermark_field(self.number, self._tag): mark}, deleted",
             "return {}, deleted",
         )
     ),

@@ -13,8 +13,8 @@ from mesh.testing.sim.plan import NARROW, ROOMY, Plan, PlannedCall
 
 _DELETED = 0.25
 """Share of the keys; of the others it can be seen without a search that nothing is lost or doubled."""
-_GRAVE = 0.25
-"""Share of the plans with a grave fault."""
+_GRAVE = 0.05
+"""Share of the plans with a grave fault, which take ten times as long."""
 _QUERIES = (".read", BuiltIn.EXISTS.value)
 
 
@@ -43,7 +43,7 @@ def draw(
         calls: how many.
         faults: how many.
         kinds: of the faults.
-        grave: kinds of one fault more (mesh.testing.sim.grave); unless given, one of four plans has one of
+        grave: kinds of one fault more (mesh.testing.sim.grave); unless given, one of twenty plans has one of
             those that a mesh survives.
         handlers, clients: how many.
         supervisors, sentinels: how many; unless given, as many as the grave fault is about.

@@ -16,9 +16,6 @@ from mesh.testing.sim.plan import EVERYBODY, Fault, Left
 _One = Callable[[Random, Cast], Fault]
 _Draw = Callable[[Random, Cast], "Fault | tuple[Fault, ...]"]
 
-HANDLED: tuple[str, ...] = ()
-"""Those that plans have unless they say otherwise: what a mesh survives."""
-
 
 def grave_fault(dice: Random, cast: Cast, kind: str) -> tuple[Fault, ...]:
     """One of that kind, along with what leads to it."""
@@ -181,3 +178,5 @@ OF_SUPERVISORS = frozenset(_OF_SUPERVISORS)
 """Those that are about several supervisors."""
 OF_STORE = frozenset(_OF_STORE)
 """Those that are about a store with Sentinels."""
+HANDLED = tuple(kind for kind in GRAVE if kind != "primary goes back")
+"""Those that plans have unless they say otherwise."""

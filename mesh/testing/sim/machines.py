@@ -276,7 +276,11 @@ class Machines:
         watch_tenures(who, node, checks, lambda: sim.now)
         watch_grants(who, node, checks, lambda: sim.now)
         watch_commits(who, node, checks, lambda: sim.now, self.stores.members)
-        await node.start()
+        try:
+            await node.start()
+        except SetupError as error:
+            sim.note(process.name, f"does not start: {error}")
+            return  # and its process ends
         if not started.done():
             started.set_result(None)
         await node.ended.wait()

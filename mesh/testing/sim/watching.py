@@ -314,6 +314,7 @@ def watch_supervisor(
 
     supervisor.on_message = on_message  # type: ignore[method-assign]
     supervisor.journal.record = on_record  # type: ignore[method-assign]
+    supervisor._lives._record = on_record  # it has the journal's own
     supervisor.leader.perform = on_effect  # type: ignore[method-assign]
 
 
