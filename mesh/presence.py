@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from mesh.core.messages import Hello, Message, unpack_message
 from mesh.core.pulse import Echo, Probe, Probed, ProbeFor
 from mesh.core.wire import Kind
-from mesh.errors import MeshError, ProtocolError
+from mesh.errors import MeshError, ProtocolError, SetupError
 from mesh.heart import Heart, MakeHeart
 from mesh.net.connection import Connection
 from mesh.net.dial import dial
@@ -26,6 +27,7 @@ log = logging.getLogger("mesh.node")
 
 _RETRY_S = 0.1
 _MAX_RETRY_S = 1.0
+_SUCCESSOR_S = 10.0
 
 
 class Bonded(Protocol):
@@ -86,13 +88,13 @@ class Presence:
 
     async def begin(self) -> None:
         """Be watched from now on, before anyone can own anything: a death that nobody sees is the one that
-        costs seconds.
+        costs seconds. A warden that has just died is replaced: its successor is waited for.
 
         Raises:
             SetupError: there is no warden.
         """
         if self._warden:
-            bond = await self._hand_over(self._warden, self._hello.nonce, self._id)
+            bond = await self._find_warden(_SUCCESSOR_S)
             self._spawn(self._keep_bond(bond), "warden's bond")
         if self._heart is not None:
             self._heart.start()
@@ -109,15 +111,20 @@ class Presence:
         while True:
             await bond.broken()
             log.info("the warden of %s is gone; its successor is awaited", self._id)
-            delay_s = _RETRY_S
-            while True:
-                try:
-                    bond = await self._hand_over(self._warden, self._hello.nonce, self._id)
-                    break
-                except MeshError as error:
-                    log.debug("no warden yet: %s", error)
-                await asyncio.sleep(delay_s)
-                delay_s = min(_MAX_RETRY_S, delay_s * 2)
+            bond = await self._find_warden(math.inf)
+
+    async def _find_warden(self, within_s: float) -> Bonded:
+        delay_s, waited_s = _RETRY_S, 0.0
+        while True:
+            try:
+                return await self._hand_over(self._warden, self._hello.nonce, self._id)
+            except SetupError as error:
+                if waited_s >= within_s:
+                    raise
+                log.debug("no warden yet: %s", error)
+            await asyncio.sleep(delay_s)
+            waited_s += delay_s
+            delay_s = min(_MAX_RETRY_S, delay_s * 2)
 
     def on_probe(self, conn: Connection, message: Message) -> None:
         """Answer whoever has connected for that.

