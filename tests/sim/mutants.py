@@ -183,11 +183,6 @@ _LEADER_WAITS = (
     "if False:",
 )
 
-_TOUCHED = (
-    "    redis.call('HINCRBY', keys[2], 't', 1)"
-    " -- makes the WAIT behind it wait, on a new connection too"
-)
-
 MUTANTS: dict[str, Mutant] = {
     # -------------------------------------------------------------------------------------------- commits
     "grant check: epoch and revoked": mutant(_HELD, _ACTIVE),
@@ -318,8 +313,11 @@ MUTANTS: dict[str, Mutant] = {
     "an operation is known again": mutant(
         (
             LUA,
-            f"if leader[2] == operation then\n{_TOUCHED}\n    return {{ 'ok', set, leader[3] }}",
-            f"if false then\n{_TOUCHED}\n    return {{ 'ok', set, leader[3] }}",
+            (
+                "if leader[2] == operation then\n    redis.call('HINCRBY', keys[2], 't', 1) -- makes the WAIT "
+                "behind it wait, on a new connection too\n    return { 'ok', set, leader[3] }"
+            ),
+            "if false then\n    return { 'ok', set, leader[3] }",
         )
     ),
     "a new epoch for each tenure": mutant(
@@ -349,6 +347,81 @@ MUTANTS: dict[str, Mutant] = {
     # -------------------------------------------------------------------------------------------- handover
     "settled before a release, and the epoch check": mutant(_SETTLED, _HELD),
     "a released epoch stays released, twice": mutant(_RELEASED, _COMPARED),
+    # ----------------------------------------------------------------------------- leases, leaders, the store
+    "lease wait out": mutant(
+        ("mesh.core.waits:Waits.over", "if end <= now", "if end < math.inf"),
+        grave=("cut host and client",),
+        keys=2,
+        faults=0,
+    ),
+    "clock read before state": mutant(
+        (
+            "mesh.core.execution:_step_query",
+            "if home.now() >= home.lease.until:",
+            "if home.lease._last_at >= home.lease.until:",
+        ),
+        grave=("stop handler", "cut host"),
+    ),
+    "renewal counted before its acknowledgement": mutant(
+        (
+            "mesh.core.commits:Commits.renew",
+            "self._lease.sent(self._renewal, now)",
+            "self._lease.sent(self._renewal, now)\n        self._lease.acknowledged(self._renewal)",
+        ),
+        grave=("cut host from store", "cut host"),
+    ),
+    "token unchecked on a message": mutant(
+        ("mesh.core.ownership:Ownership.hears", "if token < self._token:", "if False:"),
+        (
+            "mesh.node:Node._on_supervisor",
+            "elif not self._leaders.leads(conn):",
+            "elif False:",
+        ),
+        grave=("stop leader in a takeover",),
+    ),
+    "a grant taken from the table": mutant(
+        (
+            "mesh.node:Node._on_table",
+            "self._core.on_table(Table.decode(body), now)",
+            (
+                "table = Table.decode(body)\n"
+                "        self._core.on_table(table, now)\n"
+                "        version = table.version\n"
+                "        if table.row(self.nonce) is not None:\n"
+                "            self._core.on_grant(Grant(version.token, self.nonce, version.life,\n"
+                "                self._core.grant.version, True, table.epochs_of(self.nonce)), now)"
+            ),
+        ),
+        grave=("cut host", "stop handler"),
+    ),
+    "life check": mutant(
+        (
+            LUA,
+            "if life[1] == run_id() and tonumber(life[2]) == number then\n    return life[3]",
+            "if true then\n    return life[3]",
+        ),
+        grave=("cut primary", "cut primary with a replica", "stop primary"),
+    ),
+    "cached set": mutant(
+        ("mesh.store.pinned:Seen.decoded", "if blob != self.blob:", "if not self.blob:"),
+        grave=("kill replica", "stop replica"),
+    ),
+    "shrink without a majority": mutant(
+        ("mesh.core.storeproofs:down", "if seen.is_majority(", "if any("),
+        grave=("cut primary", "cut primary with a replica"),
+    ),
+    "an old shrink": mutant(
+        (LUA, "if age_us(asked_at_us) > max_age_us then", "if false then"),
+        grave=("cut primary", "cut primary with a replica"),
+    ),
+    "a table accepted with a hole": mutant(
+        (
+            "mesh.core.learned:recorded_members",
+            "return [*active, *ended]",
+            "return [*active]",
+        ),
+        grave=("kill leader", "kill supervisors"),
+    ),
     # ---------------------------------------------------------------------------------------------- clients
     "unknown after a broken attempt": mutant(
         ("mesh.core.calling:ClientCore.on_down", "call.maybe = True", "pass")
@@ -408,13 +481,6 @@ COVERED: dict[str, Mutant] = {
     "sequence check: gap": mutant(
         (LUA, "if seq > last + 1 and lane ~= ASYNC_LANE then", "if false then")
     ),
-    "life check": mutant(
-        (
-            LUA,
-            "if life[1] == run_id() and tonumber(life[2]) == number then\n    return life[3]",
-            "if true then\n    return life[3]",
-        )
-    ),
     "watermark with the drop": mutant(
         (
             "mesh.core.dedupe:Session.due_drops",
@@ -426,20 +492,6 @@ COVERED: dict[str, Mutant] = {
     "settled before a release": mutant(_SETTLED),
     "a released epoch stays released": mutant(_RELEASED),
     "a grant is compared with the one before": mutant(_COMPARED),
-    "a table gives nothing": mutant(
-        (
-            "mesh.node:Node._on_table",
-            "self._core.on_table(Table.decode(body), now)",
-            (
-                "table = Table.decode(body)\n"
-                "        self._core.on_table(table, now)\n"
-                "        version = table.version\n"
-                "        if table.row(self.nonce) is not None:\n"
-                "            self._core.on_grant(Grant(version.token, self.nonce, version.life,\n"
-                "                self._core.grant.version, True, table.epochs_of(self.nonce)), now)"
-            ),
-        )
-    ),
     "MAYBE is remembered": mutant(
         (
             "mesh.core.calling:ClientCore.on_reply",

@@ -104,27 +104,34 @@ def test_a_sweep_runs_each_seed_as_it_runs_alone() -> None:
 
 @pytest.mark.parametrize("kind", GRAVE)
 def test_each_grave_fault_befalls_somebody_and_everybody_is_back_after_it(kind: str) -> None:
-    plan = draw(5, calls=1, faults=0, grave=(kind,), supervisors=1)
-    [fault] = plan.faults
-    if fault.who == ("standbys",):
-        pytest.skip("there is none")
+    plan = draw(5, calls=1, faults=0, grave=(kind,))
     world = World(plan)
     sim = world.sim
 
     async def main() -> None:
         await world.come_up()
         mine = [name for name in sim.processes if name[0] not in "cu"]
-        world.faults.schedule(replace(fault, at=0.0), sim.now)
+        for fault in plan.faults:
+            world.faults.schedule(replace(fault, at=0.0, moment=""), sim.now)
         await asyncio.sleep(0.05)
         conditions = {sim.processes[name].condition for name in mine}
         assert conditions & {"dead", "paused"} or sim.network.blocked
         world.faults.stop()
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(3.0)
         assert {sim.processes[name].condition for name in mine} == {"running"}
         assert not sim.network.blocked
 
     with sim:
         sim.run(main())
+
+
+def test_a_fault_befalls_in_the_very_step_that_it_waits_for() -> None:
+    stop = Fault(0.0, "pause", ("s-0",), for_s=0.1, moment="takeover")
+    result = simulate(plan_of(Fault(0.2, "kill", ("h-0",)), stop))
+    assert result.ok, result.report()
+    [stopped] = [line.at for line in result.trace if "pause s-0" in str(line.what)][:1]
+    moved = [line.at for line in result.trace if "1 revoked" in str(line.what)]
+    assert stopped == moved[0]
 
 
 def test_sentinels_promote_a_replica_and_the_former_primary_follows_it_when_it_is_back() -> None:

@@ -177,6 +177,33 @@ def test_a_loss_that_is_reported_where_none_can_be_is_wrong(checks):
     assert "1.000000 s  s-0: partitions 1 and 2" in only(checks, "no loss without cause")
 
 
+def test_what_a_leader_has_told_may_be_taken_up_once(checks):
+    checks.told(A, [E1, 0])
+    checks.adopted(0.0, "h-0", 0, E1, A)
+    checks.told(A, [E2, E1])
+    checks.adopted(1.0, "h-0", 0, E2, A)
+    checks.adopted(1.0, "h-0", 1, E1, A)
+    assert not checks.violations
+    checks.adopted(2.0, "h-0", 0, E2, A)
+    only(checks, "what was given up is not taken up again")
+
+
+@pytest.mark.parametrize(("partition", "epoch", "nonce"), [(1, E1, A), (0, E2, A), (0, E1, B)])
+def test_what_nobody_has_told_is_not_taken_up(checks, partition, epoch, nonce):
+    checks.told(A, [E1, 0])
+    checks.adopted(0.0, "h-0", partition, epoch, nonce)
+    only(checks, "a grant is what a leader has told")
+
+
+def test_whoever_obeys_a_leader_obeys_no_earlier_one(checks):
+    checks.obeyed(0.0, "h-0", 2, 1, 5)
+    checks.obeyed(0.0, "h-0", 3, 1, 5)
+    checks.obeyed(0.0, "h-0", 3, 2, 1)
+    assert not checks.violations
+    checks.obeyed(0.0, "h-0", 2, 2, 2)
+    only(checks, "a token that is obeyed never goes back")
+
+
 def test_lives_sets_and_revocations_are_passed_on(checks):
     heard = []
     for hearing in (checks.on_life, checks.on_set, checks.on_revoke):

@@ -26,7 +26,9 @@ What a world tells:
     checks.life_seen(at, who, life)
     checks.table_seen(at, who, (life, token, number), owners, epochs)  # owners: nonces, or None for a hole
     checks.grows(at, who, what, number)                        # anything else that may only grow
-    checks.adopted(at, who, partition, epoch)                  # a handler process takes a partition up
+    checks.told(nonce, epochs)                                 # a leader tells a process what it holds
+    checks.obeyed(at, who, token, life, version)               # a handler process takes a leader's word
+    checks.adopted(at, who, partition, epoch, nonce)           # a handler process takes a partition up
     checks.redirected(at, who, partition, asked, named)        # a client that had named one epoch: to another
 
     # at the end
@@ -50,7 +52,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-from mesh.core.epochs import format_epoch
+from mesh.core.epochs import NOT_HELD, format_epoch
 from mesh.testing.history import End, History
 from mesh.testing.sim.call_checks import READING, CallChecks, Violation
 
@@ -90,6 +92,7 @@ class Checks(CallChecks):
         self._grown: dict[tuple[str, str], Any] = {}
         self._tables: dict[tuple[int, int, int], Hashable] = {}
         self._adopted: dict[tuple[str, int], int] = {}
+        self._tells: dict[bytes, set[tuple[int, int]]] = {}
         self._offsets: dict[tuple[Hashable, ...], int] = {}
 
     # -------------------------------------------------------------------------------------------- the store
@@ -307,8 +310,35 @@ class Checks(CallChecks):
                 f"{who} has table {_version(version)} with other owners than were seen under it before",
             )
 
-    def adopted(self, at: float, who: str, partition: int, epoch: int) -> None:
-        """A handler process took a partition up; under each epoch at most once."""
+    def told(self, nonce: bytes, epochs: Sequence[int]) -> None:
+        """A leader is about to tell a process what its grant holds; of each partition, as far as it may act
+        upon it.
+        """
+        known = self._tells.setdefault(nonce, set())
+        known.update((p, epoch) for p, epoch in enumerate(epochs) if epoch != NOT_HELD)
+
+    def obeyed(self, at: float, who: str, token: int, life: int, version: int) -> None:
+        """A handler process goes by a leader's word from now on.
+
+        Args:
+            at: virtual time, in seconds.
+            who: the process.
+            token: under which that was said.
+            life, version: of the grant that it has now.
+        """
+        self.grows(at, who, "token that is obeyed", token)
+        self.grows(at, who, "grant", (life, version))
+
+    def adopted(self, at: float, who: str, partition: int, epoch: int, nonce: bytes) -> None:
+        """A handler process took a partition up; under each epoch at most once, and because a leader told it
+        so.
+        """
+        if (partition, epoch) not in self._tells.get(nonce, ()):
+            self.violated(
+                at,
+                "a grant is what a leader has told",
+                f"{who} took up partition {partition} under {format_epoch(epoch)}; nobody had told it so",
+            )
         before = self._adopted.get((who, partition), 0)
         if epoch <= before:
             self.violated(

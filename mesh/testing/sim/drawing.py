@@ -11,12 +11,10 @@ from mesh.testing.sim.grave import HANDLED, OF_STORE, OF_SUPERVISORS, grave_faul
 from mesh.testing.sim.misfortune import KINDS, Cast, misfortune
 from mesh.testing.sim.plan import NARROW, ROOMY, Plan, PlannedCall
 
-_KEYS = 8
-"""Of each entity."""
-_DELETED = 2
-"""Of these; of the others it can be seen without a search that nothing is lost or doubled."""
-_GRAVE = 0.25
-"""Share of the plans with a grave fault."""
+_DELETED = 0.25
+"""Share of the keys; of the others it can be seen without a search that nothing is lost or doubled."""
+_GRAVE = 0.05
+"""Share of the plans with a grave fault, which take ten times as long."""
 _QUERIES = (".read", BuiltIn.EXISTS.value)
 
 
@@ -33,6 +31,7 @@ def draw(
     sentinels: int | None = None,
     length_s: float | None = None,
     partitions: int = 16,
+    keys: int = 8,
     cache_bytes: int | None = None,
     poison: bool = False,
 ) -> Plan:
@@ -44,12 +43,13 @@ def draw(
         calls: how many.
         faults: how many.
         kinds: of the faults.
-        grave: kinds of one fault more (mesh.testing.sim.grave); unless given, one of four plans has one of
+        grave: kinds of one fault more (mesh.testing.sim.grave); unless given, one of twenty plans has one of
             those that a mesh survives.
         handlers, clients: how many.
         supervisors, sentinels: how many; unless given, as many as the grave fault is about.
         length_s: of the load; drawn too unless given, since what takes seconds happens in long ones only.
         partitions: of the mesh.
+        keys: of each entity that are called; the fewer, the more calls meet.
         cache_bytes: of each handler; in one of four seeds narrow, unless given.
         poison: with a call that kills. To be had only where nothing of what a handler has sent is late or
             lost: whether it took a call up its client could not know.
@@ -69,7 +69,7 @@ def draw(
     if sentinels is None:
         sentinels = 3 if kind in OF_STORE else 0
     names = tuple(f"c-{i}" for i in range(clients))
-    planned = _Calls(dice, names, length_s)
+    planned = _Calls(dice, names, length_s, keys)
     cast = Cast(
         tuple(f"h-{i}" for i in range(handlers)),
         names,
@@ -79,7 +79,7 @@ def draw(
     )
     befalling = [misfortune(dice, cast, kinds) for _ in range(faults)]
     if kind:
-        befalling.append(grave_fault(more, cast, kind))
+        befalling += grave_fault(more, cast, kind)
     return Plan(
         seed,
         tuple(planned.draw() for _ in range(calls)),
@@ -98,10 +98,11 @@ def draw(
 class _Calls:
     """Draws calls: few keys, so that they meet; every written value differs from all others."""
 
-    def __init__(self, dice: Random, clients: tuple[str, ...], length_s: float) -> None:
+    def __init__(self, dice: Random, clients: tuple[str, ...], length_s: float, keys: int) -> None:
         self._dice = dice
         self._clients = clients
         self._length_s = length_s
+        self._keys = keys
         self._values = 0
         self._keyed: list[PlannedCall] = []
         self._burst = 0
@@ -150,11 +151,11 @@ class _Calls:
         dice = self._dice
         self._values += 1
         entity = dice.choice(("Register", "Counter", "AppendList"))
-        number = dice.randrange(_KEYS)
+        number = dice.randrange(self._keys)
         key = f"{entity[0].lower()}{number}"
         if dice.random() < 0.3:
             return f"{entity}.read", key, ()
-        if number >= _KEYS - _DELETED and dice.random() < 0.3:
+        if number >= self._keys - self._keys * _DELETED and dice.random() < 0.3:
             which = BuiltIn.DELETE if dice.random() < 0.6 else BuiltIn.EXISTS
             return f"{entity}.{which.value}", key, ()
         if entity == "Counter":

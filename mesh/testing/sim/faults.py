@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
+from mesh.testing.sim.checks import Checks
 from mesh.testing.sim.machines import Machines
 from mesh.testing.sim.plan import EVERYBODY, Fault
 from mesh.testing.sim.process import Process
@@ -21,11 +23,16 @@ class Faults:
     Args:
         sim: what they happen to.
         machines: who plays which role there, and who starts again what has crashed.
+        checks: hear what the store carries out.
     """
 
-    def __init__(self, sim: Simulation, machines: Machines) -> None:
+    def __init__(self, sim: Simulation, machines: Machines, checks: Checks) -> None:
         self._sim = sim
         self._machines = machines
+        self._moments: dict[str, list[Any]] = {
+            "commit": checks.on_commit,
+            "takeover": checks.on_grant,
+        }
         self._over = False
         self._blocked: list[Fault] = []
         self._chop = sim.network.chop
@@ -72,6 +79,18 @@ class Faults:
         self._sim.note("faults", "are over")
 
     def _happen(self, fault: Fault) -> None:
+        if not fault.moment:
+            self._begins(fault)
+            return
+        hearing = self._moments[fault.moment]
+
+        def happens(*_told: object) -> None:
+            hearing.remove(happens)
+            self._begins(fault)
+
+        hearing.append(happens)
+
+    def _begins(self, fault: Fault) -> None:
         if not self._over:
             self._sim.note("faults", str(fault))
             self._begin[fault.kind](self._meant(fault))

@@ -7,20 +7,20 @@ enough that it has to be dealt with, and most end while there still are calls.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 from mesh.testing.sim.misfortune import Cast
 from mesh.testing.sim.plan import EVERYBODY, Fault, Left
 
-_Draw = Callable[[Random, Cast], Fault]
-
-HANDLED: tuple[str, ...] = ()
-"""Those that plans have unless they say otherwise: what a mesh survives."""
+_One = Callable[[Random, Cast], Fault]
+_Draw = Callable[[Random, Cast], "Fault | tuple[Fault, ...]"]
 
 
-def grave_fault(dice: Random, cast: Cast, kind: str) -> Fault:
-    """One of that kind."""
-    return _DRAWN[kind](dice, cast)
+def grave_fault(dice: Random, cast: Cast, kind: str) -> tuple[Fault, ...]:
+    """One of that kind, along with what leads to it."""
+    drawn = _DRAWN[kind](dice, cast)
+    return drawn if isinstance(drawn, tuple) else (drawn,)
 
 
 def _at(dice: Random, cast: Cast) -> float:
@@ -33,7 +33,7 @@ def _long_s(dice: Random) -> float:
     return dice.choice((dice.uniform(0.8, 1.5), dice.uniform(1.5, 5.0)))
 
 
-def _crash(*who: str, left: Left = "intact", in_place: bool = False) -> _Draw:
+def _crash(*who: str, left: Left = "intact", in_place: bool = False) -> _One:
     def draw(dice: Random, cast: Cast) -> Fault:
         for_s = dice.uniform(0.1, 0.4) if in_place else _long_s(dice)
         at = _at(dice, cast)
@@ -42,14 +42,14 @@ def _crash(*who: str, left: Left = "intact", in_place: bool = False) -> _Draw:
     return draw
 
 
-def _stop(*who: str) -> _Draw:
+def _stop(*who: str) -> _One:
     def draw(dice: Random, cast: Cast) -> Fault:
         return Fault(_at(dice, cast), "pause", who, for_s=_long_s(dice))
 
     return draw
 
 
-def _cut(*who: str) -> _Draw:
+def _cut(*who: str) -> _One:
     def draw(dice: Random, cast: Cast) -> Fault:
         return Fault(_at(dice, cast), "cut", who, (EVERYBODY,), _long_s(dice))
 
@@ -65,9 +65,44 @@ def _cut_host(dice: Random, cast: Cast) -> Fault:
     return _cut(dice.choice(cast.handlers))(dice, cast)
 
 
+def _in_a_takeover(draw: _One) -> _Draw:
+    """A handler dies, and this befalls in the step in which the store has carried out its takeover."""
+
+    def both(dice: Random, cast: Cast) -> tuple[Fault, ...]:
+        befalls = draw(dice, cast)
+        dies = Fault(befalls.at, "kill", (dice.choice(cast.handlers),))
+        return dies, replace(befalls, moment="takeover")
+
+    return both
+
+
+def _after_a_commit(draw: _One) -> _Draw:
+    """In the step in which the store has carried one out, whose answer nobody has yet."""
+
+    def at_once(dice: Random, cast: Cast) -> Fault:
+        return replace(draw(dice, cast), moment="commit")
+
+    return at_once
+
+
 def _cut_host_from_store(dice: Random, cast: Cast) -> Fault:
     who = (dice.choice(cast.handlers),)
     return Fault(_at(dice, cast), "cut", who, cast.store, _long_s(dice))
+
+
+def _cut_host_from_its_like(dice: Random, cast: Cast) -> Fault:
+    """Clients and the store it still reaches, and they it."""
+    one = dice.choice(cast.handlers)
+    others = (*(h for h in cast.handlers if h != one), "leader", "standbys")
+    return Fault(_at(dice, cast), "cut", (one,), others, _long_s(dice))
+
+
+def _cut_host_and_client(dice: Random, cast: Cast) -> Fault:
+    """They reach each other and the store; the client hears nothing of what others do."""
+    one, client = dice.choice(cast.handlers), dice.choice(cast.clients)
+    like = [*cast.handlers, *cast.clients]
+    others = (*(host for host in like if host not in (one, client)), "leader", "standbys")
+    return Fault(_at(dice, cast), "cut", (one, client), others, _long_s(dice))
 
 
 def _kill_warden(dice: Random, cast: Cast) -> Fault:
@@ -107,12 +142,16 @@ _OF_HANDLERS: dict[str, _Draw] = {
     "stop handler": _stop_handler,
     "cut host": _cut_host,
     "cut host from store": _cut_host_from_store,
+    "cut host from its like": _cut_host_from_its_like,
+    "cut host and client": _cut_host_and_client,
     "kill warden": _kill_warden,
 }
 _OF_SUPERVISORS: dict[str, _Draw] = {
     "kill leader": _crash("leader"),
     "stop leader": _stop("leader"),
     "cut leader": _cut("leader"),
+    "kill leader in a takeover": _in_a_takeover(_crash("leader")),
+    "stop leader in a takeover": _in_a_takeover(_stop("leader")),
     "kill standbys": _crash("standbys"),
     "stop standbys": _stop("standbys"),
     "kill supervisors": _crash("leader", "standbys"),
@@ -122,6 +161,9 @@ _OF_STORE: dict[str, _Draw] = {
     "kill primary": _crash("primary"),
     "stop primary": _stop("primary"),
     "cut primary": _cut("primary"),
+    "cut primary after a commit": _after_a_commit(_cut("primary")),
+    "kill primary after a commit": _after_a_commit(_crash("primary")),
+    "cut primary in a takeover": _in_a_takeover(_cut("primary")),
     "cut primary with a replica": _cut_primary_with_a_replica,
     "primary goes back": _primary_goes_back,
     "kill replica": _kill_replica,
@@ -136,3 +178,5 @@ OF_SUPERVISORS = frozenset(_OF_SUPERVISORS)
 """Those that are about several supervisors."""
 OF_STORE = frozenset(_OF_STORE)
 """Those that are about a store with Sentinels."""
+HANDLED = tuple(kind for kind in GRAVE if kind != "primary goes back")
+"""Those that plans have unless they say otherwise."""

@@ -33,6 +33,7 @@ from mesh.testing.sim.simulation import Simulation
 from mesh.testing.sim.stores import Stores
 from mesh.testing.sim.watching import (
     watch_commits,
+    watch_grants,
     watch_supervisor,
     watch_tables,
     watch_tenures,
@@ -273,8 +274,13 @@ class Machines:
         who = f"{process.name} pid {process.pid}"
         watch_tables(who, node, checks, lambda: sim.now)
         watch_tenures(who, node, checks, lambda: sim.now)
+        watch_grants(who, node, checks, lambda: sim.now)
         watch_commits(who, node, checks, lambda: sim.now, self.stores.members)
-        await node.start()
+        try:
+            await node.start()
+        except SetupError as error:
+            sim.note(process.name, f"does not start: {error}")
+            return  # and its process ends
         if not started.done():
             started.set_result(None)
         await node.ended.wait()

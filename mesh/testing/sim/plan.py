@@ -34,6 +34,7 @@ class Fault:
         amount: seconds of a delay, rate of a clock, share of the packets.
         left: what a node of the store finds on its disk after a crash; see Stores.start.
         in_place: after it, what was the primary is that again.
+        moment: it begins only when the store next carries out a "commit" or a "takeover", in that very step.
     """
 
     at: float
@@ -44,9 +45,12 @@ class Fault:
     amount: float = 0.0
     left: Left = "intact"
     in_place: bool = False
+    moment: Literal["", "commit", "takeover"] = ""
 
     def __str__(self) -> str:
         words = [self.kind, " ".join(self.who)]
+        if self.moment:
+            words.insert(0, f"at the next {self.moment}")
         if self.others:
             words.append(f"from {' '.join(self.others)}")
         if self.amount:

@@ -17,7 +17,7 @@ from mesh.client.aio import AsyncClient
 from mesh.core.calling import Call
 from mesh.core.epochs import NOT_HELD, unpack_epochs
 from mesh.core.lanes import LANES
-from mesh.core.messages import Beat, Message
+from mesh.core.messages import Beat, Grant, Message
 from mesh.core.outbox import Batch
 from mesh.core.records import CommitReply, Verdict
 from mesh.core.signals import TellGrant
@@ -212,10 +212,24 @@ def watch_tenures(who: str, node: Node, checks: Checks, now: Callable[[], float]
 
     def on_tenure(what: str, partition: int, epoch: int) -> None:
         if what == "adopted":
-            checks.adopted(now(), who, partition, epoch)
+            checks.adopted(now(), who, partition, epoch, node.nonce)
         tell(what, partition, epoch)
 
     core.on_tenure = on_tenure
+
+
+def watch_grants(who: str, node: Node, checks: Checks, now: Callable[[], float]) -> None:
+    """Tell of each grant that a handler takes for a leader's word."""
+    core: Any = node._core
+    take = core.on_grant
+
+    def on_grant(message: Grant, at: float) -> None:
+        before = core.grant
+        take(message, at)
+        if core.grant != before:
+            checks.obeyed(now(), who, message.token, message.life, message.version)
+
+    core.on_grant = on_grant
 
 
 def watch_commits(
@@ -293,11 +307,14 @@ def watch_supervisor(
             _tell(who, table, checks, now())
             rely(table.epochs)
         elif isinstance(effect, TellGrant) and effect.grant.active:
-            rely(unpack_epochs(effect.grant.epochs))
+            epochs = unpack_epochs(effect.grant.epochs)
+            checks.told(effect.nonce, epochs)
+            rely(epochs)
         perform(effect)
 
     supervisor.on_message = on_message  # type: ignore[method-assign]
     supervisor.journal.record = on_record  # type: ignore[method-assign]
+    supervisor._lives._record = on_record  # it has the journal's own
     supervisor.leader.perform = on_effect  # type: ignore[method-assign]
 
 

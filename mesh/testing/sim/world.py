@@ -79,7 +79,7 @@ class World:
         self.history = TracedHistory(lambda: self.sim.now, self.note)
         self.machines = Machines(self.sim, plan, self.checks)
         self.callers = Callers(self.sim, plan, self.machines, self.checks, self.history)
-        self.faults = Faults(self.sim, self.machines)
+        self.faults = Faults(self.sim, self.machines, self.checks)
 
     def __repr__(self) -> str:
         return f"<World of {self.sim!r}>"
