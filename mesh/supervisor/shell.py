@@ -312,9 +312,9 @@ class Supervisor:
         )
         if s.timing is not None and self.core is not None:
             self.watch.begin(self.core, s.timing)
+        # Answered with what each process holds now. What it said before, to a standby or in another life, is
+        # not to be judged by: a wait that is long over would begin anew.
         self.links.lead(Leading(token, life, s.id))
-        for register in list(self.links.registered.values()):
-            self.leader.step(sv.Registered(register))
         self._end_leading()
         self._leading = [
             self._tasks.spawn(self._beat(token, life), "beat"),
