@@ -121,7 +121,8 @@ class Repeat:
             if pinned is not None:
                 figures.update(await _last_words(pinned, probes, client, moved=moved))
         await asyncio.sleep(max(0.0, since + options.window - clock.now()))
-        figures["whole_again"] = await self._whole(watch)
+        if not fault.spread:  # there nobody is started anew
+            figures["whole_again"] = await self._whole(watch)
         if fault.next_death and figures["whole_again"]:
             next_victim = self._dice.choice(handlers(watch.latest))
             figures["next_death_failed"] = await _next_death(next_victim, watch, load, options)
