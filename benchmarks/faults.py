@@ -92,8 +92,9 @@ def judge(name: str, rows: list[Figures], down_after_ms: int) -> list[dict[str, 
 def report(name: str, rows: list[Figures], verdicts: list[dict[str, Any]]) -> str:
     """The figures as people read them."""
     whole = sum(bool(row.get("whole_again")) for row in rows)
+    again = "" if FAULTS[name].spread else f"; the mesh came to itself again {whole} times"
     lines = [
-        f"{name}, {len(rows)} times; the mesh came to itself again {whole} times",
+        f"{name}, {len(rows)} times{again}",
         f"    {'':30}{'p50':>10}{'p99 = max':>12}{'never':>8}{'goal':>10}",
     ]
     for v in verdicts:

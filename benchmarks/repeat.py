@@ -21,6 +21,7 @@ from mesh.client.aio import AsyncClient, connect
 from mesh.core.keyspace import key_bytes, partition_of
 from mesh.errors import MeshError, Unavailable
 from mesh.net import clock
+from mesh.store.api import StoreRefused, StoreUnreachable
 from mesh.testing.lasting import LastingStore
 from mesh.testing.load import OpenLoop
 from mesh.testing.netns import Host
@@ -31,6 +32,7 @@ from mesh.testing.watch import Status, Watch
 Figures = dict[str, Any]
 _PROBES = 20
 _TELL_S = 3.0
+_AGAIN_S = 0.5
 
 
 class Repeat:
@@ -119,7 +121,8 @@ class Repeat:
             if pinned is not None:
                 figures.update(await _last_words(pinned, probes, client, moved=moved))
         await asyncio.sleep(max(0.0, since + options.window - clock.now()))
-        figures["whole_again"] = await watch.whole(options.limit)
+        if not fault.spread:  # there nobody is started anew
+            figures["whole_again"] = await self._whole(watch)
         if fault.next_death and figures["whole_again"]:
             next_victim = self._dice.choice(handlers(watch.latest))
             figures["next_death_failed"] = await _next_death(next_victim, watch, load, options)
@@ -139,6 +142,16 @@ class Repeat:
             for partition in victim.partitions
         }
         await self._of_events(watch, wall, {v.name for v in (*victims, *hurt)})
+
+    async def _whole(self, watch: Watch) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.limit):
+                while not await watch.whole(_AGAIN_S):
+                    if self._store is not None:
+                        with contextlib.suppress(StoreUnreachable, StoreRefused):
+                            await self._store.admit()
+                return True
+        return False
 
     async def _whole_status(self, watch: Watch) -> Status:
         """The mesh's status, with the store's servers where the mesh does not know them."""

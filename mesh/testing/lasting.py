@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from mesh.store.embedded import EmbeddedStore, NodeStatus
+from mesh.store.resp import connect, pack
 
 T = TypeVar("T")
+_USUAL = 100
+"""A node's priority unless it is told another."""
 
 
 class LastingStore:
@@ -68,6 +71,23 @@ class LastingStore:
         """Every server, and what it is at present."""
         work = asyncio.run_coroutine_threadsafe(self._store.nodes(), self._loop)
         return await asyncio.wrap_future(work)
+
+    async def admit(self) -> None:
+        """Have replicas that were started again be promoted like the others, as an operator would.
+
+        A mesh takes no node into its set that its operator wants never to be promoted, and in one that
+        it does not manage that is what a priority of 0 says.
+        """
+        for node in await self.nodes():
+            if node.role == "replica":
+                connection = await connect(
+                    node.host, node.port, password=self.password, within_s=1.0
+                )
+                try:
+                    command = pack("CONFIG", "SET", "replica-priority", _USUAL)
+                    await connection.execute(command, within_s=1.0)
+                finally:
+                    await connection.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
