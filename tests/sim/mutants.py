@@ -314,8 +314,8 @@ MUTANTS: dict[str, Mutant] = {
         (
             LUA,
             (
-                "if leader[2] == operation then\n    redis.call('HINCRBY', keys[2], 't', 1) -- makes the WAIT "
-                "behind it wait, on a new connection too\n    return { 'ok', set, leader[3] }"
+                "if leader[2] == operation then\n    redis.call('HINCRBY', keys[2], 't', 1) -- makes the "
+                "WAIT behind it wait, on a new connection too\n    return { 'ok', set, leader[3] }"
             ),
             "if false then\n    return { 'ok', set, leader[3] }",
         )
