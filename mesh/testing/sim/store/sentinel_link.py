@@ -69,7 +69,9 @@ class Outgoing(asyncio.Protocol):
         except OSError:
             pass  # it is down, which is what a Sentinel is there to notice
         finally:
-            self._trying = None
+            # The one that was given up for this one ends later: both would be connected, to one reader.
+            if self._trying is asyncio.current_task():
+                self._trying = None
 
     def send(self, command: bytes, answer: Answer | None = None) -> None:
         """Send one command; `answer` is called with its reply, if there is ever one."""
