@@ -143,8 +143,10 @@ async def test_the_promoted_node_is_found_and_sentinels_too_few_are_refused(on_s
         await on_server.until(promoted)
         await store.close()
 
-        for pid in pids(embedded, "sentinel")[:2]:
-            os.kill(pid, signal.SIGKILL)
+        # Stopped and not killed: those that die are started again.
+        stopped = pids(embedded, "sentinel")[:2]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
         assert dead in await find(address)
 
         async def refused() -> bool:
@@ -154,4 +156,8 @@ async def test_the_promoted_node_is_found_and_sentinels_too_few_are_refused(on_s
                 return "too few to fail over" in str(error) and "NOQUORUM" in str(error)
             return False
 
-        await on_server.until(refused)
+        try:
+            await on_server.until(refused)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)

@@ -53,6 +53,8 @@ class User:
             category = name[1:]
             commands = BY_NAME.values()
             return {c.name for c in commands if category == "all" or category in c.categories}
+        # A subcommand stands for its command: nothing here tells them apart.
+        name, _, _ = name.partition("|")
         if name.encode() not in BY_NAME:
             raise Fault(
                 f"ERR Error in ACL SETUSER modifier '{name}': Unknown command or category name in ACL"
