@@ -104,6 +104,9 @@ class Launcher:
             with log.open("ab") as output:
                 process = subprocess.Popen(  # noqa: S603 - arguments are this package's own
                     [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *map(str, arguments)],
+                    # Its own copy: Ray, which starts meanwhile in another thread, writes into the process's
+                    # environment behind Python's back, and exec then fails now and then (EFAULT).
+                    env=dict(os.environ),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -59,6 +59,7 @@ async def test_status_has_exactly_the_promised_fields(
         "store": {
             "kind": "str",
             "in_sync": ["str"],
+            "async_lag_ms": "float",
             "nodes": [
                 {"role": "str", "pid": "int", "host": "str", "port": "int", "lag_bytes": "NoneType"}
             ],
