@@ -117,7 +117,7 @@ class LocalMesh(Handle):
             BadRequest: no handler of that id lives.
         """
         rows = self.status()["handlers"]
-        pids = {row["id"]: int(row["pid"]) for row in rows if row["state"] != "dead"}
+        pids = {row["id"]: int(row["pid"]) for row in rows if row["pid"] and row["state"] != "dead"}
         if handler not in pids:
             raise BadRequest(f"no handler {handler!r} lives; there are {sorted(pids)}")
         os.kill(pids[handler], signal.SIGKILL)

@@ -52,7 +52,7 @@ def render(status: dict[str, Any]) -> str:
     for h in status["handlers"]:
         address = f"{h['host']}:{h['port']}"
         lines.append(
-            f"{h['id']:12}{h['state']:11}{h['pid']:>8}  {address:22}"
+            f"{h['id']:12}{h['state']:11}{h['pid'] or '-':>8}  {address:22}"
             f"{len(h['partitions']):>5}  {ranges(h['partitions'])}"
         )
         if h["health"] != "ok":

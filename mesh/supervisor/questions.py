@@ -186,7 +186,8 @@ def _describe(member: Member, table: Table | None) -> dict[str, Any]:
     row = member.row
     return {
         "id": row.id,
-        "pid": member.pid,
+        # On record, and not heard of yet by this leader: 0 would be whoever sends a signal to it.
+        "pid": member.pid or None,
         "host": row.host,
         "port": row.port,
         "region": row.region,

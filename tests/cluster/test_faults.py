@@ -84,7 +84,7 @@ async def test_a_killed_leader_is_followed_by_another_and_costs_no_call(
         assert await until(lambda: watch.new_leader_s(since, {leader})) < 5.0
         # It does what a leader is for, once the handlers have come to it.
         victim = await until(
-            lambda: next((h for h in watch.latest["handlers"] if h["partitions"]), None)
+            lambda: next((h for h in watch.latest["handlers"] if h["state"] == "alive"), None)
         )
         since = clock.now()
         os.kill(victim["pid"], signal.SIGKILL)
