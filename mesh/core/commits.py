@@ -60,7 +60,13 @@ class Commits:
         if batch.grant is not None and batch.grant != self._ownership.grant:
             self._cut(batch)
         batch.grant = self._ownership.grant
-        batch.renewal = self.renew(now)
+        if LANES[batch.lane] == "async":
+            # Acknowledged by the primary alone, which may not be one any more: it renews nothing, and must
+            # not pass for a renewal that is under way.
+            self._renewal += 1
+            batch.renewal = self._renewal
+        else:
+            batch.renewal = self.renew(now)
         return batch.renewal
 
     def _cut(self, batch: Batch) -> None:
@@ -161,9 +167,7 @@ class Commits:
             batch.clean = False
             self._lease.failed(batch.renewal)
             return False
-        if LANES[batch.lane] == "async":
-            self._lease.failed(batch.renewal)  # on the primary alone, which may not be one any more
-        else:
+        if LANES[batch.lane] != "async":
             self._acknowledged(batch.renewal, reply)
         self._outbox.done(batch)
         self._settle(batch, reply)

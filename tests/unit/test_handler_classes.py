@@ -6,6 +6,7 @@ from unit.rigs import PARTITIONS, Account, Handler, Leader
 import mesh
 from mesh.core.keyspace import partition_of
 from mesh.core.lanes import LANES, LANES_OF
+from mesh.core.lease import LeaseTiming
 from mesh.core.wire import Status
 from mesh.store.memory import MemoryServer
 
@@ -89,6 +90,19 @@ def test_what_only_the_primary_has_renews_no_lease(server, leader):
     handler.call("Account.deposit", "k", 5)
     assert handler.deliver(handler.send(0))
     assert asked.status == Status.OK
+
+
+def test_async_traffic_does_not_pass_for_renewals_that_are_under_way(server, leader):
+    """However much of it there is, the lease is renewed for its own sake where nothing else is written."""
+    handler = Handler(server, entities=ENTITIES, leased=False)
+    handler.core.on_grant(leader.grant(b"h-1"), handler.now)
+    handler.warm_up()
+    timing = LeaseTiming()
+    for _ in range(20):
+        handler.now += timing.renew_s / 10
+        handler.call("Tally.hit", "k")
+        assert handler.deliver(handler.send(ASYNC))
+        assert handler.core.renewal_is_due(handler.now)
 
 
 @pytest.mark.parametrize(("method", "lane"), [("Tally.hit", ASYNC), ("Ledger.book", FSYNCED)])
