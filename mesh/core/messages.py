@@ -7,7 +7,7 @@ leader carries its token; receivers refuse lower ones (counterexamples F9).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
@@ -37,7 +37,8 @@ class Message:
 
     def frame(self, kind: Kind = Kind.CONTROL) -> bytes:
         """The whole frame."""
-        fields = astuple(self)  # type: ignore[call-overload]
+        # Fields are plain: none of them has to be copied, as dataclasses.astuple would.
+        fields = [getattr(self, name) for name in self.__match_args__]  # type: ignore[attr-defined]
         return pack_frame(kind, msgpack.packb((type(self).__name__, *fields)))
 
 

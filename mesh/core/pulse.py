@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgpack
-
 from mesh.core.messages import Message
-from mesh.core.wire import Kind, pack_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +57,6 @@ class Pulse(Message):
     timed: int
     lease_ms: float
     health_port: int = 0
-
-    def frame(self, kind: Kind = Kind.CONTROL) -> bytes:
-        """See Message; its fields are plain, and ten times a second nothing of them has to be copied."""
-        fields = [getattr(self, name) for name in self.__match_args__]
-        return pack_frame(kind, msgpack.packb(("Pulse", *fields)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ from mesh.core.keyspace import DEFAULT_PARTITIONS
 from mesh.core.syncset import Role
 from mesh.errors import SetupError
 from mesh.store.address import Sentinels, StoreAddress
-from mesh.store.api import StoreRefused, StoreUnreachable
 from mesh.store.binary import ServerBinary, find_binary
 from mesh.store.child import Child, Launcher
 from mesh.store.folder import (
@@ -38,7 +37,7 @@ from mesh.store.folder import (
     free_ports,
     write_private,
 )
-from mesh.store.resp import connect, pack
+from mesh.store.resp import ask_once, pack
 from mesh.store.server_config import node_config, sentinel_config
 
 log = logging.getLogger("mesh.store")
@@ -413,17 +412,7 @@ class EmbeddedStore:
         return Role.from_reply(reply) if isinstance(reply, list) else None
 
     async def _ask(self, port: int, *commands: bytes) -> list[object]:
-        """Replies of one server; [] when it does not answer."""
-        try:
-            connection = await connect(HOST, port, password=self._password, within_s=1.0)
-        except (StoreUnreachable, StoreRefused):
-            return []
-        try:
-            return await connection.execute(*commands, within_s=1.0)
-        except StoreUnreachable:
-            return []
-        finally:
-            await connection.close()
+        return await ask_once(HOST, port, *commands, password=self._password)
 
     async def _terminate(self, children: list[Child]) -> None:
         await asyncio.gather(*(child.terminate(self._stop_timeout_s) for child in children))

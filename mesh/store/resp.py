@@ -17,7 +17,7 @@ from typing import cast
 
 import hiredis
 
-from mesh.store.api import StoreUnreachable
+from mesh.store.api import StoreRefused, StoreUnreachable
 from mesh.store.refusal import ServerError, refusal
 
 
@@ -246,3 +246,20 @@ async def connect(
     if isinstance(replies[-1], ServerError):
         connection.complaint = replies[-1]
     return connection
+
+
+async def ask_once(
+    host: str, port: int, *commands: bytes, password: str | None, within_s: float = 1.0
+) -> list[object]:
+    """Replies of one server to packed commands, over a connection of its own; [] when it does not answer."""
+    try:
+        connection = await connect(host, port, password=password, within_s=within_s)
+    except (StoreUnreachable, StoreRefused):
+        return []
+    try:
+        replies: list[object] = await connection.execute(*commands, within_s=within_s)
+        return replies
+    except StoreUnreachable:
+        return []
+    finally:
+        await connection.close()

@@ -13,7 +13,7 @@ from typing import Any
 from mesh.core.leadership import Leadership, Role
 from mesh.core.members import Member
 from mesh.core.messages import Answer, Ask, Register
-from mesh.core.table import Table
+from mesh.core.table import HandlerRow, Table
 from mesh.errors import MeshError, Unavailable
 from mesh.ids import process_id
 from mesh.lives import Lives
@@ -183,37 +183,30 @@ class Questions:
 
 
 def _describe(member: Member, table: Table | None) -> dict[str, Any]:
-    row = member.row
-    return {
-        "id": row.id,
-        # On record, and not heard of yet by this leader: 0 would be whoever sends a signal to it.
-        "pid": member.pid or None,
-        "host": row.host,
-        "port": row.port,
-        "region": row.region,
-        "zone": row.zone,
-        "role": "active",
-        "state": member.state,
-        "health": member.health,
-        "partitions": table.partitions_of(row.nonce) if table else [],
-        "process": row.nonce.hex(),
-    }
+    """A handler as the leader knows it."""
+    return _row(member.row, member.pid, member.state, member.health, table)
 
 
 def _introduce(register: Register, table: Table | None) -> dict[str, Any]:
     """A handler as it has introduced itself; whether it is dead is not for a standby to say."""
-    r = register
-    is_enrolled = table is not None and table.row(r.nonce) is not None
+    is_enrolled = table is not None and table.row(register.nonce) is not None
+    return _row(register, register.pid, "alive" if is_enrolled else "starting", "ok", table)
+
+
+def _row(
+    who: HandlerRow | Register, pid: int, state: str, health: str, table: Table | None
+) -> dict[str, Any]:
     return {
-        "id": r.id,
-        "pid": r.pid,
-        "host": r.host,
-        "port": r.port,
-        "region": r.region,
-        "zone": r.zone,
+        "id": who.id,
+        # On record, and not heard of yet by this leader: 0 would be whoever sends a signal to it.
+        "pid": pid or None,
+        "host": who.host,
+        "port": who.port,
+        "region": who.region,
+        "zone": who.zone,
         "role": "active",
-        "state": "alive" if is_enrolled else "starting",
-        "health": "ok",
-        "partitions": table.partitions_of(r.nonce) if table is not None and is_enrolled else [],
-        "process": r.nonce.hex(),
+        "state": state,
+        "health": health,
+        "partitions": table.partitions_of(who.nonce) if table is not None else [],
+        "process": who.nonce.hex(),
     }

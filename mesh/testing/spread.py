@@ -19,12 +19,11 @@ from typing import Any, Self
 from mesh.client.tool import Tool
 from mesh.errors import MeshError, SetupError, Unavailable
 from mesh.store.address import StoreAddress
-from mesh.store.api import StoreRefused, StoreUnreachable
 from mesh.store.binary import find_binary
 from mesh.store.child import Child
 from mesh.store.folder import CONFIG, HOST, NODES, SENTINELS, write_private
 from mesh.store.preparing import prepare
-from mesh.store.resp import connect, pack
+from mesh.store.resp import ask_once, pack
 from mesh.store.server_config import node_config, sentinel_config
 from mesh.testing.netns import Host, Hosts
 from mesh.testing.spread_process import Orders
@@ -166,17 +165,7 @@ class SpreadMesh:
             ) from None
 
     async def _ask(self, port: int, *commands: bytes) -> list[object]:
-        host = self._hosts.address
-        try:
-            connection = await connect(host, port, password=self._password, within_s=1.0)
-        except (StoreUnreachable, StoreRefused):
-            return []
-        try:
-            return await connection.execute(*commands, within_s=1.0)
-        except StoreUnreachable:
-            return []
-        finally:
-            await connection.close()
+        return await ask_once(self._hosts.address, port, *commands, password=self._password)
 
     # ------------------------------------------------------------------------------------------- mesh
 

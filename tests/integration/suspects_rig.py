@@ -112,9 +112,14 @@ async def hogs(cpu: int, number: int = 1) -> AsyncIterator[None]:
 
 
 class Ear:
-    """A supervisor's place: hears wardens and hearts, and tells wardens things."""
+    """A supervisor's place: hears wardens and hearts, and tells wardens things.
 
-    def __init__(self) -> None:
+    Args:
+        roles: who may come.
+    """
+
+    def __init__(self, *roles: str) -> None:
+        self.roles = roles or ("warden", "heart")
         self.heard: list[Message] = []
         self.came = asyncio.Event()
         self.wardens: list[Connection] = []
@@ -125,7 +130,7 @@ class Ear:
         return f"127.0.0.1:{self.listener.port}"
 
     def on_hello(self, conn: Connection, hello: Hello) -> Message:
-        assert hello.role in ("warden", "heart")
+        assert hello.role in self.roles
         return Welcome("m", "supervisor", "s-0", b"s", 4)
 
     def on_ready(self, conn: Connection) -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from mesh.core.messages import Exited, Hello, Message, WardenHere, Welcome, unpack_message
+from mesh.core.messages import Exited, WardenHere
 from mesh.errors import SetupError
 from mesh.ids import new_nonce
-from mesh.net.connection import Connection
-from mesh.net.listener import Listener, free_port
+from mesh.net.listener import free_port
 from mesh.net.pidfd import hand_over
 from mesh.warden import Warden
+from tests.integration.suspects_rig import Ear
 
 CHILD = """
 import asyncio, sys
@@ -31,42 +31,9 @@ sys.stdin.read()
 """
 
 
-class Ear:
-    """A supervisor's place: hears what wardens say."""
-
-    def __init__(self) -> None:
-        self.heard: list[Message] = []
-        self.came = asyncio.Event()
-        self.connections: list[Connection] = []
-        self.listener = Listener(self, "m", "secret")
-
-    def on_hello(self, conn: Connection, hello: Hello) -> Message:
-        assert hello.role == "warden"
-        return Welcome("m", "supervisor", "s-0", b"s", 4)
-
-    def on_ready(self, conn: Connection) -> None:
-        self.connections.append(conn)
-
-    def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
-        self.heard += [unpack_message(body) for _, body in frames]
-        self.came.set()
-
-    def on_closed(self, conn: Connection, reason: str) -> None:
-        self.connections.remove(conn)
-
-    async def hear(self, kind: type[Message], within_s: float = 5.0) -> Message:
-        """The first message of that kind, which may have come already."""
-        async with asyncio.timeout(within_s):
-            while not (found := [m for m in self.heard if isinstance(m, kind)]):
-                self.came.clear()
-                await self.came.wait()
-        self.heard.remove(found[0])
-        return found[0]
-
-
 @pytest.fixture
 async def ear() -> AsyncIterator[Ear]:
-    ear = Ear()
+    ear = Ear("warden")
     await ear.listener.open("127.0.0.1", 0)
     yield ear
     await ear.listener.close()
@@ -154,7 +121,7 @@ async def test_a_process_that_lives_is_not_reported(ear, address):
 
 
 async def test_a_supervisor_that_comes_later_still_hears_of_the_exit(address):
-    nonce, port, ear = new_nonce(), free_port(), Ear()
+    nonce, port, ear = new_nonce(), free_port(), Ear("warden")
     async with warden_at(address, port) as warden:
         async with child(address, nonce) as process:
             process.kill()
@@ -176,14 +143,14 @@ async def test_a_supervisor_that_was_away_hears_who_lives_and_who_died(ear, addr
             process.kill()
             await ear.hear(Exited)
         await ear.hear(WardenHere)
-        for conn in list(ear.connections):
+        for conn in list(ear.wardens):
             conn.close()
         assert (await ear.hear(WardenHere)).watching == [alive]
         assert (await ear.hear(Exited)).nonce == dead
 
 
 async def test_each_of_several_supervisors_hears_of_it(ear, address):
-    other, nonce = Ear(), new_nonce()
+    other, nonce = Ear("warden"), new_nonce()
     await other.listener.open("127.0.0.1", 0)
     async with warden_at(address, ear.listener.port, other.listener.port):
         await asyncio.gather(ear.hear(WardenHere), other.hear(WardenHere))

@@ -1,14 +1,13 @@
 """Durability belongs to the entity: what an acknowledgement waits for, and what no class does to another."""
 
 import pytest
-from unit.rigs import PARTITIONS, Account, Handler, Leader
+from unit.rigs import PARTITIONS, Account, Handler
 
 import mesh
 from mesh.core.keyspace import partition_of
 from mesh.core.lanes import LANES, LANES_OF
 from mesh.core.lease import LeaseTiming
 from mesh.core.wire import Status
-from mesh.store.memory import MemoryServer
 
 ASYNC, FSYNCED = LANES.index("async"), LANES.index("fsynced")
 
@@ -45,14 +44,7 @@ ENTITIES = (Account, Tally, Ledger)
 
 
 @pytest.fixture
-def server():
-    return MemoryServer()
-
-
-@pytest.fixture
-def leader(server):
-    leader = Leader(server)
-    leader.open_life()
+def leader(leader):
     leader.takeover(dict.fromkeys(range(PARTITIONS), b"h-1"), enroll=[b"h-1"])
     return leader
 
