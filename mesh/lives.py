@@ -16,11 +16,9 @@ from typing import Any
 from mesh.core.records import (
     Bid,
     ChangeSet,
-    Moves,
     OpenLife,
     Recorded,
     StoreStatus,
-    Takeover,
     TakeoverReply,
 )
 from mesh.core.storekeeping import Storekeeping
@@ -137,11 +135,8 @@ class Lives:
         if (life, set_version) > (known.life, known.set_version):
             self._known = known._replace(life=life, set_version=set_version)
 
-    async def open_first(self, *, end_grants: bool = False) -> Opened:
+    async def open_first(self) -> Opened:
         """Open a life when a mesh is brought up: the first one, or the next behind those of an earlier up.
-
-        Args:
-            end_grants: revoke those of earlier processes, for a leader that does not learn of them.
 
         Raises:
             Outbid: somebody else opened it.
@@ -171,8 +166,7 @@ class Lives:
                 return _unacknowledged(call.sync_set)
             return Opened(call.number, call.token, call.sync_set, recorded, reply.versions)
 
-        opened = await self._ready(attempt)
-        return await self._without_grants(opened) if end_grants and opened.versions else opened
+        return await self._ready(attempt)
 
     async def bid(self) -> Opened:
         """Take the lead: in the life that is open, else in the next one, opened where the store is now.
@@ -236,28 +230,6 @@ class Lives:
         )
         sync_set = InSyncSet(version + 1, members, frozenset(), c.durability)
         return OpenLife(new_operation(), number, number + 1, token + 1, c.partitions, sync_set)
-
-    async def _without_grants(self, opened: Opened) -> Opened:
-        call = Takeover(
-            new_operation(),
-            opened.life,
-            opened.token,
-            enroll=(),
-            revoke=tuple(opened.versions),
-            moves=Moves(),
-            table=opened.recorded.table,
-            intents=opened.recorded.intents,
-        )
-
-        async def attempt(within: Within) -> Opened | str:
-            reply = await self._acknowledged(lambda: self._store.takeover(call), within)
-            if reply.status is not StoreStatus.OK:
-                raise _outbid(reply)
-            if not reply.acknowledged:
-                return _unacknowledged(opened.sync_set)
-            return replace(opened, recorded=await self._store.recorded(), versions={})
-
-        return await self._ready(attempt)
 
     def _too_few(self, links: tuple[str, ...]) -> str:
         asked, attached = max(1, self._config.replicas), len(set(links))

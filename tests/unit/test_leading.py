@@ -75,14 +75,6 @@ async def test_an_opening_keeps_what_an_earlier_up_left_for_the_leader_to_learn(
     assert again.recorded.grants == {b"o1": "h-0"}
 
 
-async def test_a_leader_that_does_not_learn_begins_without_earlier_grants(server):
-    await joined(server, await lives(server).open_first())
-    again = await lives(server).open_first(end_grants=True)
-    assert (again.versions, again.recorded.grants) == ({}, {})
-    assert again.recorded.table == b"table"
-    assert not server.grants[b"o1"].active
-
-
 @pytest.mark.parametrize("carried_out", [False, True])
 @pytest.mark.parametrize("before", range(5))
 async def test_whichever_call_of_an_opening_breaks_one_life_is_opened(server, before, carried_out):
@@ -98,9 +90,9 @@ async def test_whichever_call_of_an_opening_breaks_one_life_is_opened(server, be
             self.calls += 1
             return super()._call(function)
 
-    opened = await Lives(Breaks(server), CONFIG).open_first(end_grants=True)
+    opened = await Lives(Breaks(server), CONFIG).open_first()
     assert opened.life == server.life.number == 2
-    assert (await store.recorded()).grants == {}
+    assert (await store.recorded()).grants == {b"o1": "h-0"}
 
 
 async def test_too_few_replicas_are_told_with_both_numbers(server):
