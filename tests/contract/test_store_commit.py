@@ -352,3 +352,36 @@ async def test_a_batch_of_every_partition(mesh):
     wants = [Want(p, mesh.epoch(), (b"state",)) for p in range(1000)]
     loaded = await mesh.store.load(grant, wants)
     assert loaded.values == tuple((b"%d" % p,) for p in range(1000))
+
+
+async def test_what_is_replicated_and_on_no_disk_is_not_fsynced(on_redis):
+    if not await on_redis.can_confirm_fsync():
+        pytest.skip("this server cannot say what is on its disk")
+    await on_redis.open()
+    grant = await on_redis.join(1)
+    _, before = await on_redis.administer("CONFIG", "GET", "appendfsync")
+    await on_redis.administer("CONFIG", "SET", "appendfsync", "no")
+    try:
+        commit = on_redis.store.commit
+        assert not (await commit(FSYNCED, grant, 1, 1, [on_redis.entry(1, a=b"x")])).acknowledged
+        assert (await commit(0, grant, 1, 2, [on_redis.entry(1, a=b"y")])).acknowledged
+    finally:
+        await on_redis.administer("CONFIG", "SET", "appendfsync", before)
+
+    async def on_disks():
+        return (await commit(FSYNCED, grant, 1, 3, [on_redis.entry(1, a=b"x")])).acknowledged
+
+    await on_redis.until(on_disks)
+
+
+async def test_one_replica_that_syncs_nothing_keeps_a_write_from_being_fsynced(on_model):
+    await on_model.open()
+    grant = await on_model.join(1)
+    settings = next(iter(on_model.replicas.values())).server.settings
+    settings.set("appendfsync", "no")
+    try:
+        commit = on_model.store.commit
+        assert not (await commit(FSYNCED, grant, 1, 1, [on_model.entry(1, a=b"x")])).acknowledged
+        assert (await commit(0, grant, 1, 2, [on_model.entry(1, a=b"y")])).acknowledged
+    finally:
+        settings.set("appendfsync", "everysec")
