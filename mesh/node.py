@@ -154,6 +154,7 @@ class Node:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._turning = False
+        self._timer: asyncio.TimerHandle | None = None
         self._heard: dict[Connection, float] = {}
         """When each client was last heard, Unix seconds (mesh.core.retention)."""
         self._silence_due = 0.0
@@ -202,7 +203,7 @@ class Node:
             await self._health.open(s.host, s.health_port)
             self._vitals.health_port = self._health.port
         await self._presence.begin()
-        self._spawn(self._run_timer(), "timer")
+        self._timer = self._loop.call_later(_TIMER_S, self._on_timer)
         for name, loop in (*self._reader.loops(), *self._leaders.loops()):
             self._spawn(loop, name)
         if self._resources.has_checks:
@@ -216,6 +217,8 @@ class Node:
         """
         self._presence.end()
         self._lanes.stop()
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -435,10 +438,9 @@ class Node:
             log.critical("a step of its work failed, this handler ends", exc_info=True)
             self.ended.set()
 
-    async def _run_timer(self) -> None:
-        while True:
-            await asyncio.sleep(_TIMER_S)
-            self.look_at_the_clock()
+    def _on_timer(self) -> None:
+        self._timer = self._loop.call_later(_TIMER_S, self._on_timer)
+        self._or_end(self.look_at_the_clock)
 
     def look_at_the_clock(self) -> None:
         """Do what is due by now. Called every 20 ms, and by whoever has moved the clock."""

@@ -50,6 +50,14 @@ class Seen:
     preferred: str = ""
     """The node that was the primary when somebody looked; no word of another is waited for."""
     lag: Lag = field(default_factory=Lag)
+    connections: list[Connection] = field(default_factory=list)
+    """All that were opened, those that are closed until somebody asks."""
+
+    @property
+    def in_use(self) -> str:
+        """The node that another connection leads to, as its address names it; empty where there is none."""
+        self.connections = [other for other in self.connections if not other.closed]
+        return self.connections[0].name if self.connections else ""
 
     def heard(self, role: Role) -> None:
         """The primary said how far its replicas are."""
@@ -340,6 +348,7 @@ class PinnedConnection:
             life_key=self._life_key,
             within_s=self._connect_timeout_s,
             preferred=self._seen.preferred,
+            likely=self._seen.in_use,
         )
         try:
             self._refuse_when_closed()
@@ -347,6 +356,7 @@ class PinnedConnection:
             primary.connection.abort()
             raise
         seen = self._seen
+        seen.connections.append(primary.connection)
         seen.role, seen.sync_set, seen.blob = primary.role, primary.sync_set or _UNKNOWN_SET, b""
         return primary.connection
 

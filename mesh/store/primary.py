@@ -28,6 +28,7 @@ why.
 """
 
 _AGAIN_S = 0.02
+_HEAD_START_S = 0.02
 SECOND_PRIMARY_S = 0.1
 """How long the other nodes have to object once one has said that it is the primary. A stopped node
 must not cost every reconnection the whole time-out.
@@ -76,12 +77,15 @@ async def find_primary(
     life_key: bytes,
     within_s: float,
     preferred: str = "",
+    likely: str = "",
 ) -> Primary:
     """Connect to the one node that says it is the primary.
 
     While some say that they are replicas they are asked again and again: one of them is about to be promoted.
 
     Args:
+        likely: "host:port" of the node that this process uses as the primary on other connections. It is
+            asked first, and alone: whoever objects to it objects to these, too.
         preferred: name of the node that is taken at once if it says that it is the primary.
 
     Raises:
@@ -90,10 +94,12 @@ async def find_primary(
         StoreRefused: a node refused the login; or two say that they are primaries, and a life is open on
             none or on both (code SPLIT); or no Sentinel knows a master of that name (code NOMASTER).
     """
+    seeking = _Seeking(address, tls, life_key, within_s)
+    if likely and (primary := await seeking.seek_at(likely)) is not None:
+        return primary
     nodes = address.nodes
     if not nodes and address.sentinels is not None:
         nodes = await find_nodes(address, tls=tls, within_s=within_s)
-    seeking = _Seeking(address, tls, life_key, within_s)
     answers = await ask_all(
         (seeking.seek(host, port) for host, port in nodes),
         is_good=lambda answer: answer.primary is not None,
@@ -116,6 +122,15 @@ class _Seeking:
         self._commands = (ROLE, pack("HMGET", life_key, "set", "number", "run_id"), _MAY_WAIT)
         self._until = asyncio.get_running_loop().time() + within_s
         self._any_replica = False
+
+    async def seek_at(self, node: str) -> Primary | None:
+        """That one alone, if it says at once that it is the primary."""
+        host, _, port = node.rpartition(":")
+        try:
+            async with asyncio.timeout(_HEAD_START_S):
+                return (await self.seek(host, int(port))).primary
+        except TimeoutError:
+            return None
 
     async def seek(self, host: str, port: int) -> _Answer:
         """Ask until it says that it is the primary, or time is up, or it is clear that it will not be."""

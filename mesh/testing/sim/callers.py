@@ -102,7 +102,8 @@ class Callers:
         start = self._sim.now
         calling: list[asyncio.Task[None]] = []
         for call in mine:
-            await asyncio.sleep(start + call.at - self._sim.now)
+            if (pause_s := start + call.at - self._sim.now) > 0:
+                await asyncio.sleep(pause_s)
             calling.append(process.loop.create_task(self._make(recorder, call)))
         await process.loop.create_future()
 
