@@ -95,6 +95,7 @@ class World:
             for told in sim.unhandled:
                 name = getattr(told.get("process"), "name", "nobody")
                 checks.violated(sim.now, "no step fails", f"{name}: {failure(told)}")
+        self.history.end()
         return Result(
             self.plan,
             checks.violations,
