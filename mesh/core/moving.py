@@ -15,6 +15,7 @@ ILL_AT_ONCE = 1 / 3
 """Of the handlers, or one: so many may be relieved of their load at the same time. Were it more, the others
 could not carry it, and it were likelier that something else is wrong.
 """
+NO_MOVES = Moves((), (), (), (), ())
 
 
 def weights_of(members: Sequence[Member]) -> dict[bytes, float]:

@@ -113,12 +113,12 @@ class _Calls:
     def draw(self) -> PlannedCall:
         dice = self._dice
         if not self._burst:
-            self._burst = dice.randrange(1, 10)
+            self._burst = dice.randrange(1, 20)
             self._burst_at = dice.random() * self._length_s
             self._volley = 0
         self._burst -= 1
         if not self._volley:
-            self._volley = dice.randrange(1, 5)
+            self._volley = dice.randrange(1, 8)
             self._at = self._burst_at + dice.random() * dice.random() * 0.002
             self._client = dice.choice(self._clients)
         self._volley -= 1
