@@ -58,7 +58,7 @@ class Commits:
         Args:
             now: read before it leaves; the lease counts from then.
         """
-        if batch.grant is not None and batch.grant != self._ownership.grant:
+        if batch.grant not in (None, self._ownership.grant) and not batch.is_kept:
             self._cut(batch)
         batch.grant = self._ownership.grant
         if LANES[batch.lane] == "async":
@@ -79,8 +79,7 @@ class Commits:
         for at, entry in enumerate(batch.entries):
             partition = entry.partition
             ended = entry.epoch not in (NOT_HELD, self._tenures.epochs[partition])
-            is_anew = not batch.is_kept and life < self._ownership.anew_in.get(partition, 0)
-            if ended or is_anew:
+            if ended or life < self._ownership.anew_in.get(partition, 0):
                 batch.entries[at] = Entry(entry.partition, NOT_HELD, {})
                 self._give_up(batch, at)
 
@@ -170,10 +169,10 @@ class Commits:
             return False
         history = self._history
         counts = reply.acknowledged and LANES[batch.lane] != "async"
-        if counts and (reply.members < history.replicas or history.size):
-            if not self._is_safe(batch, reply, now):
-                batch.clean = False
-                return False
+        is_kept = counts and (reply.members < history.replicas or history.size)
+        if is_kept and not self._is_safe(batch, reply, now):
+            batch.clean = False
+            return False
         if not history.is_full:
             self._gate.wrote()
             self._home.refuses = None
@@ -193,8 +192,8 @@ class Commits:
         return True
 
     def _is_safe(self, batch: Batch, reply: CommitReply, now: float) -> bool:
-        """Whether an acknowledged batch will be there whatever is promoted: everybody has it who should, or it
-        is kept here. If not it is sent again until it is.
+        """Whether an acknowledged batch will be there whatever is promoted: everybody has it who should, or
+        it is kept here. If not it is sent again until it is.
         """
         history = self._history
         if batch.grant is None or batch.grant.life != self._ownership.grant.life:

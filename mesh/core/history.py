@@ -1,9 +1,9 @@
 """What a handler has had acknowledged while the in-sync set was short, kept in case that those few are lost.
 
 While the set is complete, whatever is acknowledged is on every node that can be promoted, and nothing has to
-be kept. A short set has left somebody behind. Should the primary and the members that are left be lost together,
-the mesh goes on with the one that was left behind (it is reported as `loss_possible`), and then what the
-handlers have is the only copy. So from the first batch that a short set acknowledges on all are kept, until a
+be kept. A short set has left somebody behind. Should the primary and the members that are left be lost
+together, the mesh goes on with the one that was left behind (`loss_possible` is reported), and then what the
+handlers have is the only copy. So from the first batch that a short set acknowledges all are kept, until a
 complete one acknowledges something: its members then have all that came before.
 
 Memory would not do in their place: keys are evicted, outcome records are not all there, and what was written
@@ -12,13 +12,15 @@ order in which they were acknowledged; two batches of one partition, on whicheve
 wrong one. The order of each lane alone would not do (of two lanes that go on side by side one may
 overtake the other, and reverse what a partition had).
 
-In the next life each lane's last number is asked for first, by a batch whose number lies too far ahead to be
-anybody's next: the store refuses it and says which is the last. What comes behind that is sent again, one by
-one, and what is new waits until it is there: batches that are on their way, reads, releases. A number that is
-missing and not kept cannot be made good, and ends the grant, as everywhere.
+In the next life each lane's last number is asked for first, by a batch whose number lies too far ahead to
+be anybody's next: the store refuses it and says which is the last. What comes behind that is sent again, one
+by one, and what is new waits until it is there: batches on their way, reads, releases. What the owner has
+lost since is sent as well, and the store takes it where its record says that it is held, under that very
+epoch: it is older than the loss. A number that is missing and not kept cannot be made good, and ends the
+grant, as everywhere.
 
-It is bounded. Once it is full a batch that a short set acknowledges counts for nothing: its callers wait as they
-do for a replica, and are refused after a while (mesh.core.writing).
+It is bounded. Once it is full a batch that a short set acknowledges counts for nothing: its callers wait as
+they do for a replica, and are refused after a while (mesh.core.writing).
 """
 
 from __future__ import annotations
@@ -96,7 +98,9 @@ class History:
 
     def __repr__(self) -> str:
         state = "full" if self.is_full else "behind" if self.is_behind else "kept"
-        return f"History({len(self._kept)} batches {state}, {self.size} of {self._limit_bytes} bytes)"
+        return (
+            f"History({len(self._kept)} batches {state}, {self.size} of {self._limit_bytes} bytes)"
+        )
 
     @property
     def reason(self) -> str:
