@@ -16,6 +16,7 @@ from typing import Any
 from mesh.core.handling import HandlerCore, HandlingConfig
 from mesh.core.messages import (
     Beat,
+    Complaints,
     Goodbye,
     Grant,
     Hello,
@@ -34,6 +35,7 @@ from mesh.core.timing import Timing
 from mesh.core.wire import Kind, pack_frame, unpack_request
 from mesh.entities import Registry
 from mesh.errors import BadRequest, ProtocolError
+from mesh.hearsay import Hearsay
 from mesh.heart import MakeHeart, ThreadHeart
 from mesh.ids import new_nonce, process_id
 from mesh.lanes import Lanes
@@ -157,6 +159,7 @@ class Node:
         self._heard: dict[Connection, float] = {}
         """When each client was last heard, Unix seconds (mesh.core.retention)."""
         self._silence_due = 0.0
+        self._hearsay = Hearsay(self._leaders.tell, self._heard.keys, clock.now)
         self._core.retention.now = int(clock.wall())
         core = self._core
         limits = (m.limit_s for spec in registry.specs for m in spec.methods.values())
@@ -280,7 +283,7 @@ class Node:
                     watched = watch_request(watched, request, self.settings.id, self._clock.now)
                 self._core.on_request(watched, request, now)
             elif kind == Kind.CONTROL and conn.role == "client":
-                self._on_client(unpack_message(body))
+                self._on_client(conn, unpack_message(body))
             elif kind == Kind.CONTROL and conn.role == "probe":
                 self._presence.on_probe(conn, unpack_message(body))
             elif conn.role != "supervisor":
@@ -320,10 +323,13 @@ class Node:
         for conn in [c for c, heard in self._heard.items() if wall - heard > longest]:
             conn.close("silent for long; connect anew")
 
-    def _on_client(self, message: Message) -> None:
-        if not isinstance(message, Goodbye):
+    def _on_client(self, conn: Connection, message: Message) -> None:
+        if isinstance(message, Goodbye):
+            self._core.on_goodbye(message.session)
+        elif isinstance(message, Complaints):
+            self._hearsay.pass_on(conn, message)
+        else:
             raise ProtocolError(f"a client does not send {type(message).__name__}")
-        self._core.on_goodbye(message.session)
 
     # --------------------------------------------------------------- leader
 

@@ -24,6 +24,7 @@ from mesh.core.messages import (
     Adopted,
     Ask,
     Beat,
+    ClientSays,
     Closed,
     Dropped,
     Exited,
@@ -422,7 +423,7 @@ class Supervisor:
                 step(sv.Beaten(message))
             case Closed():
                 pass  # a hint: whoever leads reads the renewals all the time, and finds out
-            case Pulse() | Echo() | Seen() | Probed() | Watches():
+            case Pulse() | Echo() | Seen() | Probed() | Watches() | ClientSays():
                 self.watch.hear(conn, message)
             case Ask():
                 work = self.questions.answer(conn, message)
