@@ -51,8 +51,8 @@ from mesh.supervisor.links import Links
 from mesh.supervisor.peers import Peers
 from mesh.supervisor.questions import Questions
 from mesh.supervisor.settings import Launcher, SupervisorSettings
-from mesh.supervisor.tasks import Tasks
 from mesh.supervisor.watch import Watch
+from mesh.tasks import Tasks
 
 log = logging.getLogger("mesh.supervisor")
 
