@@ -6,7 +6,7 @@ thousand of them may complain of the same one at once; a few of these say as muc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from mesh.core.messages import ClientSays, Complaints, Message
 from mesh.net.connection import Connection
@@ -22,18 +22,18 @@ class Hearsay:
 
     Args:
         tell: says something to the leader.
-        clients: connections of all clients.
+        machines: on how many of them clients are.
         now: the time, in seconds.
     """
 
     def __init__(
         self,
         tell: Callable[[Message], None],
-        clients: Callable[[], Iterable[Connection]],
+        machines: Callable[[], int],
         now: Callable[[], float],
     ) -> None:
         self._tell = tell
-        self._clients = clients
+        self._count = machines
         self._now = now
         self._until = 0.0
         self._told = 0
@@ -47,12 +47,8 @@ class Hearsay:
         now = self._now()
         if now >= self._until:
             self._until, self._told = now + 1.0, 0
-            self._machines = len({_machine(client) for client in self._clients()})
+            self._machines = self._count()
         if self._told < _MOST:
             self._told += 1
             about = complaints.about[:_MOST_ABOUT]
-            self._tell(ClientSays(_machine(conn), self._machines, about))
-
-
-def _machine(conn: Connection) -> str:
-    return conn.peer.rpartition(":")[0]
+            self._tell(ClientSays(conn.machine, self._machines, about))

@@ -25,7 +25,7 @@ from mesh.presence import probe
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.links import Links
 from mesh.supervisor.settings import SupervisorSettings
-from mesh.supervisor.tasks import Tasks
+from mesh.tasks import Tasks
 
 
 class Watch:
