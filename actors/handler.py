@@ -12,7 +12,8 @@ from mesh.config import load_app
 from mesh.core.handling import HandlingConfig
 from mesh.core.wire import Limits
 from mesh.entities import Registry
-from mesh.node import Node, NodeSettings
+from mesh.node import Node
+from mesh.node_settings import NodeSettings
 from mesh.store.address import StoreAddress
 from mesh.store.redis import RedisStore
 

@@ -45,6 +45,7 @@ class TimingSettings(TypedDict, total=False):
     lease_read_s: float | None
     beat_s: float | None
     missed_beats: int | None
+    gray_clients: int | None
     probe_s: float | None
     kill_s: float | None
     proof_s: float | None
