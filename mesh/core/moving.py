@@ -12,7 +12,7 @@ from mesh.core.peers import most_ill
 from mesh.core.records import Moves
 from mesh.core.table import Table, TableVersion
 
-NO_MOVES = Moves((), (), (), (), ())
+NO_MOVES = Moves()
 
 
 def weights_of(members: Sequence[Member]) -> dict[bytes, float]:
