@@ -131,9 +131,7 @@ class _Calls:
         idempotency_key = None
         if dice.random() < 0.12 and not method.endswith(_QUERIES):
             idempotency_key = f"key-{self._values}-{len(self._keyed)}"
-        call = PlannedCall(
-            at, self._client, method, key, args, timeout, idempotency_key, cancel_s
-        )
+        call = PlannedCall(at, self._client, method, key, args, timeout, idempotency_key, cancel_s)
         if idempotency_key is not None:
             self._keyed.append(call)
         return call
