@@ -123,6 +123,7 @@ class Lives:
         self._record = record
         self._known = Known()
         self._lowered: dict[str, int] = {}
+        self._core: Storekeeping | None = None
         self.sync_set = InSyncSet(0, frozenset())
         """The one that was acknowledged last, as far as this supervisor knows."""
 
@@ -178,8 +179,16 @@ class Lives:
         deadline = self._clock.now() + self._config.open_s
         return await self._keep(self._known._replace(is_sure=False), None, deadline)
 
+    def closed(self) -> None:
+        """The store has answered the leader that its life is closed: whoever watches begins anew, in the next
+        life, or in this one if that is open where the primary is.
+        """
+        if self._core is not None:
+            self._core.begin_anew()
+
     async def watch(self, opened: Opened) -> Opened:
-        """Look after the store for as long as this life lasts; the next one, in which the same leader leads.
+        """Look after the store for as long as this leader can go on; the lead with which it begins anew, in the
+        next life as a rule.
 
         Raises:
             Outbid: somebody else leads.
@@ -191,6 +200,7 @@ class Lives:
     async def _keep(self, known: Known, leading: Opened | None, deadline: float | None) -> Opened:
         keeping = replace(self._config.keeping, durability=self._config.durability)
         core = Storekeeping(keeping, known, leads=leading is not None, lowered=self._lowered)
+        self._core = core
         nodes = self._store.nodes()
         work = _Work(self._store, nodes, core, self._config.partitions, self._record)
         try:
@@ -205,6 +215,7 @@ class Lives:
                 pause_s = self._config.alert_s if core.is_alert else self._config.calm_s
                 await asyncio.sleep(pause_s)
         finally:
+            self._core = None
             self._known = core.known._replace(is_sure=False)
             await nodes.close()
         raise SetupError(

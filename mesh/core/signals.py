@@ -171,7 +171,8 @@ class ReadRenewals:
 
 @dataclass(frozen=True, slots=True)
 class LifeClosed:
-    """The store has another primary, or the same one restarted: a new life is due, and a new brain for it.
+    """The store has another primary, or the same one restarted: a new life is due, and a new brain for it; or
+    it was not the primary that answered, and the lead is begun anew in the same life.
 
     This one only notes deaths from now on; see `Supervision.exits`.
     """

@@ -39,6 +39,7 @@ class Leader:
         clock: what the brain is told the time by.
         tasks: what it has under way.
         over: called when its lead is over: the store says so.
+        closed: called when the store says that its life is.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Leader:
         clock: Clock,
         tasks: Tasks,
         over: Callable[[LeadershipEvent], None],
+        closed: Callable[[], None],
     ) -> None:
         self.core: Supervision | None = None
         """The brain, while this supervisor leads."""
@@ -64,6 +66,7 @@ class Leader:
         self._clock = clock
         self._tasks = tasks
         self._over = over
+        self._closed = closed
         self._ticking: asyncio.Task[None] | None = None
         self._halted = False
         self._unanswered_since: float | None = None
@@ -119,8 +122,9 @@ class Leader:
             case sv.ReadRenewals(nonces):
                 _ = self._tasks.spawn(self._read_renewals(nonces), "renewals")
             case sv.LifeClosed():
-                # The next one is opened by whoever looks after the store (mesh.lives).
+                # Whoever looks after the store opens the next one, or finds this one where it is (mesh.lives).
                 self._unanswered_since = self._clock.now()
+                self._closed()
             case sv.Deposed():
                 self._over(Deposed())
             case sv.TellGrant(nonce, grant):

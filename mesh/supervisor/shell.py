@@ -94,11 +94,6 @@ class Supervisor:
         self.journal = Journal(self.links.nonce, clock, self.links.spread)
         self.peers = Peers(settings, self.links.nonce, self, self._tasks)
         self.leadership = ls.Leadership(settings.leadership)
-        self.leader = Leader(
-            store, launcher, self.links, self.journal, clock, self._tasks, self._lead_step
-        )
-        self.watch = Watch(settings, self.links, self.journal, clock, self._tasks, self.leader.step)
-        self.leader.overhear = self.watch.overhear
         self._lives = Lives(
             store,
             LivesConfig(
@@ -111,6 +106,18 @@ class Supervisor:
             clock,
             self.journal.record,
         )
+        self.leader = Leader(
+            store,
+            launcher,
+            self.links,
+            self.journal,
+            clock,
+            self._tasks,
+            self._lead_step,
+            self._lives.closed,
+        )
+        self.watch = Watch(settings, self.links, self.journal, clock, self._tasks, self.leader.step)
+        self.leader.overhear = self.watch.overhear
         self.questions = Questions(
             settings,
             self.links,
