@@ -19,9 +19,10 @@ is adopted with `loss_possible`, and an empty one never.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from mesh.core.life_numbers import count_of, next_life
 from mesh.core.records import Life, SetChange
 from mesh.core.storeplan import (
     Adopt,
@@ -52,6 +53,7 @@ class Storekeeping:
     Args:
         config: see KeepingConfig.
         known: what this supervisor has led or heard of.
+        draw: for the number of each life that is to be opened, see mesh.core.life_numbers.
         leads: whether the life and token known are its own.
         lowered: nodes whose priority this supervisor took, and what it was; kept up to date.
     """
@@ -60,11 +62,13 @@ class Storekeeping:
         self,
         config: KeepingConfig,
         known: Known,
+        draw: Callable[[], int],
         *,
         leads: bool,
         lowered: dict[str, int] | None = None,
     ) -> None:
         self._config = config
+        self._draw = draw
         self._leads = leads
         self._begins_anew = False
         self._anew: tuple[int, int] | None = None
@@ -363,7 +367,7 @@ class Storekeeping:
                 node=node.name,
                 run_id=node.run_id,
                 previous=life.number,
-                number=max(life.number, self.known.life) + 1,
+                number=next_life(max(life.number, self.known.life), self._draw()),
                 token=max(life.token, self.known.token) + 1,
                 sync_set=InSyncSet(version + 1, members, marked, self._config.durability),
                 asked_at_us=asked_at_us,
@@ -419,7 +423,8 @@ class Storekeeping:
         if life is None:
             return "it holds nothing of the mesh" if known.life else ""
         if life.number < known.life:
-            return f"its record is of life {life.number}, and life {known.life} was open"
+            was = count_of(known.life)
+            return f"its record is of life {count_of(life.number)}, and life {was} was open"
         if life.sync_set.version < known.set_version and life.number == known.life:
             return (
                 f"its record is of set {life.sync_set.version}, and set {known.set_version} has "
@@ -437,7 +442,7 @@ class Storekeeping:
             if other.life is None or other.recorded <= node.recorded:
                 continue
             if may_have_acknowledged(other.life.sync_set, other.number, seen):
-                return f"{other.name} has a later record, of life {other.number}"
+                return f"{other.name} has a later record, of life {count_of(other.number)}"
         if node.keeps_all or self._config.durability == "fsynced":
             return ""
         if self._config.durability == "process":
@@ -448,7 +453,7 @@ class Storekeeping:
         if node.name not in life.sync_set.members:
             return f"it was no member of set {life.sync_set.version}"
         if life.history and life.history not in node.histories:
-            return f"its data do not continue the history of life {life.number}"
+            return f"its data do not continue the history of life {count_of(life.number)}"
         if not self.known.is_sure:
             for name in sorted(life.sync_set.members - {node.name}):
                 if seen.node(name) is None:

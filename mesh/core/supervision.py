@@ -23,6 +23,7 @@ from typing import assert_never
 from mesh.core.affairs import Affairs
 from mesh.core.attendance import Attendance
 from mesh.core.learned import Learned, decode_plans, recorded_members
+from mesh.core.life_numbers import count_of
 from mesh.core.members import Member, SupervisionConfig
 from mesh.core.planning import Planning
 from mesh.core.records import StoreStatus, TakeoverReply
@@ -253,7 +254,7 @@ class Supervision:
 
     def _close(self) -> list[Effect]:
         self.closed = True
-        return [Record("life_closed", {"life": self.life, "token": self.token}), LifeClosed()]
+        return [Record("life_closed", {"life": count_of(self.life), "token": self.token}), LifeClosed()]
 
     def _is_over(self) -> bool:
         return self.deposed or self.closed

@@ -19,6 +19,7 @@ from typing import Any
 from mesh.core import leadership as ls
 from mesh.core import signals as sv
 from mesh.core.learned import Learned
+from mesh.core.life_numbers import count_of
 from mesh.core.members import SupervisionConfig
 from mesh.core.messages import (
     Adopted,
@@ -312,7 +313,7 @@ class Supervisor:
             first=self._is_first,
             exited=tuple(self._exits.values()),
         )
-        self.journal.record("leading", {"supervisor": s.id, "life": life, "token": token})
+        self.journal.record("leading", {"supervisor": s.id, "life": count_of(life), "token": token})
         self._take_stock()
         self.leader.begin(
             Supervision(config, partitions=s.partitions, life=life, token=token, learned=learned)

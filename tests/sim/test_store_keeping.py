@@ -10,6 +10,7 @@ import pytest
 from sim.store_rig import Rig, simulate
 
 from mesh.core.epochs import epoch_of
+from mesh.core.life_numbers import count_of
 from mesh.core.records import CommitReply, Entry, GrantRef, Move, Moves, StoreStatus, Takeover
 from mesh.ids import new_operation
 from mesh.lives import Lives, LivesConfig, Opened, Outbid
@@ -224,7 +225,7 @@ def test_writes_go_on_soon_after_the_primary_is_gone(seed, how, down_after_s, go
         getattr(rig.sim.processes["db-0"], how)()
         took_s = await keeper.written() - at
         assert took_s < goal_s
-        assert [opened.life for opened in keeper.opened] == [1, 2]
+        assert [count_of(opened.life) for opened in keeper.opened] == [1, 2]
         assert "loss_possible" not in keeper.kinds()
         await keeper.write_for(0.5)
         assert await keeper.value(keeper.primary()) == keeper.seq > before
@@ -266,7 +267,7 @@ def test_f4_a_deposed_primary_takes_nothing_when_it_is_back():
     async def main(rig: Rig, keeper: Keeper) -> None:
         rig.sim.processes["db-0"].pause()
         await keeper.written()
-        grant = GrantRef(NONCE, 1, 0)
+        grant = GrantRef(NONCE, keeper.opened[0].life, 0)
         rig.sim.processes["db-0"].resume()
         old = RedisStore(StoreAddress((rig.address("db-0"),)), connect_timeout_s=0.1)
         late = Entry(1, epoch_of(1, 1), {b"k": b"999"})
@@ -375,7 +376,7 @@ def test_a_plain_store_that_restarts_takes_nothing_until_the_leader_opens_a_life
         await rig.node("db-0")
         await keeper.written()
         assert keeper.seq == before + 1
-        assert [opened.life for opened in keeper.opened] == [1, 2]
+        assert [count_of(opened.life) for opened in keeper.opened] == [1, 2]
         told = dict(keeper.events)["loss_possible"]
         assert told["store"] == rig.link("db-0")
         await keeper.write_for(0.5)
@@ -419,7 +420,7 @@ def test_f1_d_a_leader_and_a_replica_that_are_gone_together_are_replaced():
         store, lives = keeper.leader()
         opened = await lives.bid()
         assert keeper.now - at < 1.5
-        assert (opened.life, opened.sync_set.members) == (1, {rig.link("db-1")})
+        assert (count_of(opened.life), opened.sync_set.members) == (1, {rig.link("db-1")})
         assert opened.versions.keys() == {NONCE}
         await keeper.written()
         await store.close()
@@ -435,7 +436,7 @@ def test_a_new_leader_opens_the_next_life_where_the_primary_died_with_the_one_be
         rig.sim.processes["db-0"].kill()
         store, lives = keeper.leader()
         opened = await lives.bid()
-        assert (opened.life, opened.token) == (2, 2)
+        assert (count_of(opened.life), opened.token) == (2, 2)
         assert opened.versions.keys() == opened.recorded.grants.keys() == {NONCE}
         assert "loss_possible" not in keeper.kinds()
         keeper.opened.append(opened)

@@ -17,6 +17,7 @@ from mesh.client.aio import AsyncClient
 from mesh.core.calling import Call
 from mesh.core.epochs import NOT_HELD, unpack_epochs
 from mesh.core.lanes import LANES
+from mesh.core.life_numbers import count_of
 from mesh.core.messages import Beat, Grant, Message
 from mesh.core.outbox import Batch
 from mesh.core.records import CommitReply, Verdict
@@ -120,7 +121,7 @@ class StoreWatch:
         at, checks = self._now(), self._checks
         checks.life_opened(at, self._name, self._server.run_id, number, token)
         checks.set_recorded(at, self._name, number, version)
-        self._note(self._name, f"life {number} opened for token {token}")
+        self._note(self._name, f"life {count_of(number)} opened for token {token}")
 
     def _bid(self, args: list[bytes]) -> None:
         operation, life, _, token, _, blob, *_ = _arguments(args)
@@ -128,7 +129,7 @@ class StoreWatch:
             return
         self._operation = operation
         self._checks.led(self._now(), self._name, self._server.run_id, life, token)
-        self._note(self._name, f"token {token} bids in life {life}")
+        self._note(self._name, f"token {token} bids in life {count_of(life)}")
         if blob:
             self._set_is(life, blob)
 
@@ -143,7 +144,7 @@ class StoreWatch:
         recorded = InSyncSet.decode(blob)
         self._checks.set_recorded(self._now(), self._name, life, recorded.version)
         members = ", ".join(sorted(recorded.members))
-        self._note(self._name, f"set {recorded.version} of life {life}: {members or 'nobody'}")
+        self._note(self._name, f"set {recorded.version} of life {count_of(life)}: {members or 'nobody'}")
 
     def _led(self, name: bytes, args: list[bytes], sync_set: bytes) -> None:
         operation, life, _, token, *_ = _arguments(args)
@@ -153,7 +154,7 @@ class StoreWatch:
         version = InSyncSet.decode(sync_set).version
         self._checks.set_recorded(self._now(), self._name, life, version)
         told = f"token {token} leads" if name == _BID else "the set is another"
-        self._note(self._name, f"life {life}: {told}, set {version}")
+        self._note(self._name, f"life {count_of(life)}: {told}, set {version}")
 
 
 def _read(answer: Any) -> Any:
