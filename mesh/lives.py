@@ -188,14 +188,19 @@ class Lives:
             self._core.begin_anew()
 
     async def watch(self, opened: Opened) -> Opened:
-        """Look after the store for as long as this leader can go on; the lead with which it begins anew, in the
-        next life as a rule.
+        """Look after the store for as long as this leader can go on; the lead with which it begins anew, as a
+        rule in the next life.
 
         Raises:
             Outbid: somebody else leads.
         """
         self.sync_set = opened.sync_set
-        self._known = Known(opened.life, opened.token, opened.sync_set.version, is_sure=True)
+        self._known = self._known._replace(
+            life=opened.life,
+            token=opened.token,
+            set_version=opened.sync_set.version,
+            is_sure=True,
+        )
         return await self._keep(self._known, opened, None)
 
     async def _keep(self, known: Known, leading: Opened | None, deadline: float | None) -> Opened:

@@ -1,18 +1,18 @@
 """The number of a life of the store: a count, and behind it a draw that makes it the number of one opening.
 
 A count alone is given twice. A primary comes back in place and a leader opens life 2 on it; that is not
-acknowledged, for a majority has promoted another node, and there it, or a leader that knows nothing of the first
-attempt, opens life 2 again. Both nodes have a record that names their own run and the number 2, and no function
-could tell a caller of the one from a caller of the other. Nor does the run id help, were it named by every
-caller: a process that was demoted and is promoted again has the one that it had.
+acknowledged, for a majority has promoted another node, and there it, or a leader that knows nothing of the
+first attempt, opens life 2 again. Both nodes have a record that names their own run and the number 2, and
+no function could tell a caller of the one from a caller of the other. Nor does the run id help, were it
+named by every caller: a process that was demoted and is promoted again has the one that it had.
 
-So it is done as with the ballots of Paxos ("The Part-Time Parliament", 1998): the count orders, and what is behind
-it keeps two that count to the same apart. It is one integer, so that whatever compares lives, be it the
-function library, a handler with its grant, or a leader with what it has heard, compares openings; two of the
-same count have an order, too, and everybody the same. There is nobody to ask for a number that was never given,
-while a majority cannot be reached: hence a draw.
+So it is done as with the ballots of Paxos ("The Part-Time Parliament", 1998): the count orders, and what is
+behind it keeps two that count to the same apart. It is one integer, so that whatever compares lives, be it
+the function library, a handler with its grant, or a leader with what it has heard, compares openings; two
+of the same count have an order, too, and everybody the same. There is nobody to ask for a number that was
+never given, while a majority cannot be reached: hence a draw.
 
-A number of up to 65,535 is a count alone: stores that were opened before 0.2 have those.
+A number of up to 65,535 is a count alone: stores that were opened by an earlier release have those.
 """
 
 from __future__ import annotations

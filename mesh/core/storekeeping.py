@@ -124,6 +124,7 @@ class Storekeeping:
         life = primary.life
         is_current = primary.is_open and primary.number >= self.known.life
         if life is not None and is_current and not self._is_own_opening(primary):
+            self.known = self.known._replace(seen_open=(life.number, primary.name))
             return self._open(primary, life, seen, now)
         self._be_alert()
         return self._adopted(primary, seen, now)
@@ -443,11 +444,17 @@ class Storekeeping:
                 continue
             if may_have_acknowledged(other.life.sync_set, other.number, seen):
                 return f"{other.name} has a later record, of life {count_of(other.number)}"
-        if node.keeps_all or self._config.durability == "fsynced":
+        if self._config.durability == "fsynced" or self._is_back_whole(node, life):
             return ""
         if self._config.durability == "process":
             return "the process that had everything in its memory is gone"
         return self._not_shown(node, life, seen)
+
+    def _is_back_whole(self, node: NodeSeen, life: Life) -> bool:
+        """The primary of that life was restarted, and synced each write before anybody was answered. (A
+        replica that does so keeps all that it had, and that may have been less.)
+        """
+        return node.keeps_all and (life.number, node.name) == self.known.seen_open
 
     def _not_shown(self, node: NodeSeen, life: Life, seen: StoreSeen) -> str:
         if node.name not in life.sync_set.members:

@@ -254,7 +254,10 @@ class Supervision:
 
     def _close(self) -> list[Effect]:
         self.closed = True
-        return [Record("life_closed", {"life": count_of(self.life), "token": self.token}), LifeClosed()]
+        return [
+            Record("life_closed", {"life": count_of(self.life), "token": self.token}),
+            LifeClosed(),
+        ]
 
     def _is_over(self) -> bool:
         return self.deposed or self.closed

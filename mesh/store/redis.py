@@ -230,7 +230,7 @@ class RedisStore:
         return ServerInfo.from_info(str(self.address), said)
 
     def _status(self, reply: list[Any]) -> StoreStatus:
-        """The verdict on a read. A node that was the primary, and says that a life is closed, would say so for
+        """The verdict on a read. A node that was the primary and says that a life is closed would say so for
         ever: a connection on which nothing is written is not ended when that node becomes a replica.
         """
         status = status_of(reply)

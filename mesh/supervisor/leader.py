@@ -122,7 +122,7 @@ class Leader:
             case sv.ReadRenewals(nonces):
                 _ = self._tasks.spawn(self._read_renewals(nonces), "renewals")
             case sv.LifeClosed():
-                # Whoever looks after the store opens the next one, or finds this one where it is (mesh.lives).
+                # Whoever looks after the store opens the next one, or finds where this one is (mesh.lives).
                 self._unanswered_since = self._clock.now()
                 self._closed()
             case sv.Deposed():

@@ -37,8 +37,8 @@ def test_what_arrives_on_a_connection_that_was_given_up_is_not_taken_for_its_pro
 
 
 def test_a_leader_whom_an_old_primary_tells_that_its_life_is_closed_begins_anew_in_it() -> None:
-    """The primary is silent in a takeover, and the one before it, which was cut off and is not turned yet, says
-    that life 2 is none of its own. It is open all the same: nobody opens another one, and the leader led no more.
+    """The primary is silent in a takeover, and the one before it, which was cut off and is not turned yet,
+    says that life 2 is none of its own. It is open all the same, so nobody opened another, and nobody led.
     """
     plan = Plan(
         4,

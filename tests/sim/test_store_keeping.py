@@ -286,6 +286,49 @@ def test_f4_a_deposed_primary_takes_nothing_when_it_is_back():
     kept(main)
 
 
+def test_reads_do_not_stay_with_a_node_that_says_that_their_life_is_closed():
+    """Nothing is written on their connection, so nothing ends it when that node becomes a replica."""
+
+    async def main(rig: Rig, keeper: Keeper) -> None:
+        rig.sim.processes["db-0"].pause()
+        await keeper.written()
+        grant = GrantRef(NONCE, keeper.opened[-1].life, 0)
+        rig.sim.processes["db-0"].resume()
+        reader = keeper.access()
+        reader.use(rig.link("db-0"))
+        assert (await reader.load(grant, [])).status is StoreStatus.CLOSED
+        host, port = rig.address(keeper.primary())
+        await rig.ask("db-0", "REPLICAOF", host, port)
+
+        async def is_read() -> bool:
+            return (await reader.load(grant, [])).status is StoreStatus.OK
+
+        await rig.until_async(is_read, 3.0)
+        await reader.close()
+
+    kept(main)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_sentinel_is_asked_to_fail_over_and_one_node_is_promoted(seed):
+    """Each would promote another one, and have the others follow that: two follow each other, in the end."""
+
+    async def main(rig: Rig, keeper: Keeper) -> None:
+        nodes = keeper.store.nodes()
+        await nodes.look(sentinels=True)
+        nodes.fail_over(rig.link("db-1"))
+        promoted = set()
+        until = keeper.now + 3
+        while keeper.now < until:
+            promoted |= {name for name, node in rig.nodes.items() if node.is_primary}
+            await asyncio.sleep(0.005)
+        await nodes.close()
+        assert len(promoted - {"db-0"}) == 1
+        await keeper.write_for(0.5)
+
+    kept(main, seed=seed)
+
+
 def test_m3_a_promoted_node_that_is_no_member_is_adopted_only_as_one_that_may_lack_something():
     async def main(rig: Rig, keeper: Keeper) -> None:
         # db-2 leaves the set and misses writes; then it alone is left to be promoted.

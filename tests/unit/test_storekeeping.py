@@ -386,6 +386,33 @@ def test_a_plain_store_that_restarted_is_adopted_and_what_may_be_missing_is_said
     assert only(Tell, effects).kind == "loss_possible"
 
 
+BACK = primary(run_id="run-2", histories=frozenset({NEW}), keeps_all=True)
+"""The primary, restarted: it syncs each write."""
+
+
+def test_a_primary_that_syncs_each_write_is_back_whole_for_who_has_seen_it_open():
+    leader = Leader()
+    leader.sees(primary(), replica(B), replica(C))
+    effects = leader.sees(BACK, replica(B), replica(C), watchers=0)
+    assert only(Adopt, effects).loss == "" and not of(Tell, effects)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (primary(), replace(BACK, keeps_all=False)),
+        (primary(), primary(B, run_id="run-2", histories=frozenset({NEW}), keeps_all=True)),
+        (primary(life=replace(LIFE, number=8, token=9)), BACK),
+    ],
+    ids=["it does not", "it was a replica", "another life was open there"],
+)
+def test_otherwise_what_a_restarted_node_keeps_shows_nothing(before, after):
+    leader = Leader(known=Known(before.life.number, 9, 4))
+    leader.sees(before, replica(C), watchers=0)
+    effects = leader.sees(after, replica(C), watchers=0)
+    assert only(Adopt, effects).loss
+
+
 @pytest.mark.parametrize(("durability", "loss"), [("fsynced", False), ("process", True)])
 def test_whether_a_restart_forgets_depends_on_what_an_acknowledgement_stood_for(durability, loss):
     recorded = replace(LIFE, sync_set=InSyncSet(4, frozenset(), durability=durability))

@@ -144,7 +144,9 @@ class StoreWatch:
         recorded = InSyncSet.decode(blob)
         self._checks.set_recorded(self._now(), self._name, life, recorded.version)
         members = ", ".join(sorted(recorded.members))
-        self._note(self._name, f"set {recorded.version} of life {count_of(life)}: {members or 'nobody'}")
+        self._note(
+            self._name, f"set {recorded.version} of life {count_of(life)}: {members or 'nobody'}"
+        )
 
     def _led(self, name: bytes, args: list[bytes], sync_set: bytes) -> None:
         operation, life, _, token, *_ = _arguments(args)
