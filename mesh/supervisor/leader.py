@@ -20,7 +20,7 @@ from mesh.store.api import Store, StoreRefused, StoreUnreachable
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.links import Links
 from mesh.supervisor.settings import Launcher
-from mesh.supervisor.tasks import Tasks
+from mesh.tasks import Tasks
 
 log = logging.getLogger("mesh.supervisor")
 
@@ -38,8 +38,6 @@ class Leader:
         journal: gets its records.
         clock: what the brain is told the time by.
         tasks: what it has under way.
-        over: called when its lead is over: the store says so.
-        closed: called when the store says that its life is.
     """
 
     def __init__(
@@ -50,13 +48,15 @@ class Leader:
         journal: Journal,
         clock: Clock,
         tasks: Tasks,
-        over: Callable[[LeadershipEvent], None],
-        closed: Callable[[], None],
     ) -> None:
         self.core: Supervision | None = None
         """The brain, while this supervisor leads."""
         self.overhear: Callable[[sv.Event], None] = lambda _: None
         """Told of each event before the brain is."""
+        self.over: Callable[[LeadershipEvent], None] = lambda _: None
+        """Told when the store says that somebody else leads."""
+        self.closed: Callable[[], None] = lambda: None
+        """Told when the store says that the life is closed."""
         self.starts: dict[str, asyncio.Task[None]] = {}
         """The newest start of each handler."""
         self._store = store
@@ -65,8 +65,6 @@ class Leader:
         self._journal = journal
         self._clock = clock
         self._tasks = tasks
-        self._over = over
-        self._closed = closed
         self._ticking: asyncio.Task[None] | None = None
         self._halted = False
         self._unanswered_since: float | None = None
@@ -124,9 +122,9 @@ class Leader:
             case sv.LifeClosed():
                 # Whoever looks after the store opens the next one, or finds where this one is (mesh.lives).
                 self._unanswered_since = self._clock.now()
-                self._closed()
+                self.closed()
             case sv.Deposed():
-                self._over(Deposed())
+                self.over(Deposed())
             case sv.TellGrant(nonce, grant):
                 self._links.tell(nonce, grant)
             case sv.AskRelease(nonce, release):
@@ -189,7 +187,7 @@ class Leader:
         life = (await self._store.recorded()).life
         if life is not None and life.token == token:
             return True
-        self._over(Deposed())
+        self.over(Deposed())
         return False
 
     async def _tick(self) -> None:
