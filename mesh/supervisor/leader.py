@@ -38,7 +38,6 @@ class Leader:
         journal: gets its records.
         clock: what the brain is told the time by.
         tasks: what it has under way.
-        over: called when its lead is over: the store says so.
     """
 
     def __init__(
@@ -49,12 +48,13 @@ class Leader:
         journal: Journal,
         clock: Clock,
         tasks: Tasks,
-        over: Callable[[LeadershipEvent], None],
     ) -> None:
         self.core: Supervision | None = None
         """The brain, while this supervisor leads."""
         self.overhear: Callable[[sv.Event], None] = lambda _: None
         """Told of each event before the brain is."""
+        self.over: Callable[[LeadershipEvent], None] = lambda _: None
+        """Told when the store says that somebody else leads."""
         self.starts: dict[str, asyncio.Task[None]] = {}
         """The newest start of each handler."""
         self._store = store
@@ -63,7 +63,6 @@ class Leader:
         self._journal = journal
         self._clock = clock
         self._tasks = tasks
-        self._over = over
         self._ticking: asyncio.Task[None] | None = None
         self._halted = False
         self._unanswered_since: float | None = None
@@ -122,7 +121,7 @@ class Leader:
                 # The next one is opened by whoever looks after the store (mesh.lives).
                 self._unanswered_since = self._clock.now()
             case sv.Deposed():
-                self._over(Deposed())
+                self.over(Deposed())
             case sv.TellGrant(nonce, grant):
                 self._links.tell(nonce, grant)
             case sv.AskRelease(nonce, release):
@@ -185,7 +184,7 @@ class Leader:
         life = (await self._store.recorded()).life
         if life is not None and life.token == token:
             return True
-        self._over(Deposed())
+        self.over(Deposed())
         return False
 
     async def _tick(self) -> None:
