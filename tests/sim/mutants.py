@@ -177,6 +177,11 @@ _COMPARED = (
     "return differing(before, epochs)",
     "return differing(self.epochs, epochs)",
 )
+_SOME_LEFT = (
+    "mesh.core.moving:due_moves",
+    "orphans += table.partitions_of(member.row.nonce)",
+    "orphans += table.partitions_of(member.row.nonce)[1:]",
+)
 _LEADER_WAITS = (
     "mesh.core.supervision:Supervision._on_store",
     "if not reply.acknowledged:",
@@ -210,7 +215,7 @@ MUTANTS: dict[str, Mutant] = {
     "reply before the acknowledgement": mutant(
         ("mesh.core.commits:Commits.on_commit", "if not reply.acknowledged:", "if False:")
     ),
-    "the WAIT is not judged": mutant(
+    "a short WAIT is accepted": mutant(
         (
             "mesh.core.syncset:is_acknowledged",
             "if before is None or after is None:",
@@ -317,17 +322,61 @@ MUTANTS: dict[str, Mutant] = {
             "newer = {epoch: epoch for epoch in set(epochs)}",
         )
     ),
-    "all of a dead process's partitions move": mutant(
+    "all of a dead process's partitions move": mutant(_SOME_LEFT),
+    "a dead process stays dead": mutant(
         (
-            "mesh.core.moving:due_moves",
-            "orphans += table.partitions_of(member.row.nonce)",
-            "orphans += table.partitions_of(member.row.nonce)[1:]",
+            "mesh.core.attendance:Attendance.on_registered",
+            "if members.is_proven(r.nonce):",
+            "if False:",
+        ),
+        kinds=("kill", "last words"),
+        faults=30,
+        length_s=2.0,
+    ),
+    "an operation is known again": mutant(
+        (
+            LUA,
+            (
+                "if leader[2] == operation then\n"
+                "    redis.call('HINCRBY', keys[2], 't', 1)"
+                " -- makes the WAIT behind it wait, on a new connection too\n"
+                "    return { 'ok', set, leader[3] }"
+            ),
+            "if false then\n    return { 'ok', set, leader[3] }",
         )
     ),
     # -------------------------------------------------------------------------------------------- handover
     "settled before a release, and the epoch check": mutant(_SETTLED, _HELD),
     "a released epoch stays released, twice": mutant(_RELEASED, _COMPARED),
     # ----------------------------------------------------------------------------- leases, leaders, the store
+    "lease wait out": mutant(
+        ("mesh.core.waits:Waits.over", "if end <= now", "if end < math.inf"),
+        grave=("cut host and client",),
+    ),
+    "clock read before state": mutant(
+        (
+            "mesh.core.execution:_step_query",
+            "if home.now() >= home.lease.until:",
+            "if home.lease._last_at >= home.lease.until:",
+        ),
+        grave=("stop handler", "cut host"),
+    ),
+    "renewal counted before its acknowledgement": mutant(
+        (
+            "mesh.core.commits:Commits.renew",
+            "self._lease.sent(self._renewal, now)",
+            "self._lease.sent(self._renewal, now)\n        self._lease.acknowledged(self._renewal)",
+        ),
+    ),
+    "token unchecked on a message": mutant(
+        ("mesh.core.ownership:Ownership.hears", "if token < self._token:", "if False:"),
+        (
+            "mesh.node:Node._on_supervisor",
+            "elif not self._leaders.leads(conn):",
+            "elif False:",
+        ),
+        grave=("stop leader in a takeover",),
+    ),
     "a grant taken from the table": mutant(
         (
             "mesh.node:Node._on_table",
@@ -342,6 +391,30 @@ MUTANTS: dict[str, Mutant] = {
             ),
         ),
         grave=("cut host", "stop handler"),
+    ),
+    "life check": mutant(
+        (
+            LUA,
+            "if life[1] == run_id() and tonumber(life[2]) == number then\n    return life[3]",
+            "if true then\n    return life[3]",
+        ),
+        grave=("kill primary", "cut primary with a replica", "stop primary"),
+    ),
+    "cached set": mutant(
+        ("mesh.store.pinned:Seen.decoded", "if blob != self.blob:", "if not self.blob:"),
+        grave=("stop replica twice",),
+    ),
+    "shrink without a majority": mutant(
+        ("mesh.core.storeproofs:down", "if seen.is_majority(", "if any("),
+        grave=("cut in two",),
+    ),
+    "an old shrink": mutant(
+        (LUA, "if age_us(asked_at_us) > max_age_us then\n    return { 'old' }\n  end\nend", "end"),
+        grave=("kill replica far from the leader",),
+    ),
+    "a table accepted with a hole": mutant(
+        _SOME_LEFT,
+        ("mesh.core.table:Table.changed", "if held[index]:", "if False:"),
     ),
     # ---------------------------------------------------------------------------------------------- clients
     "unknown after a broken attempt": mutant(
@@ -397,87 +470,6 @@ MUTANTS: dict[str, Mutant] = {
 """What is taken out, or what is not asked for any more, by the mechanism's name (tests/MUTANTS.md)."""
 
 COVERED: dict[str, Mutant] = {
-    "a dead process stays dead": mutant(
-        (
-            "mesh.core.attendance:Attendance.on_registered",
-            "if members.is_proven(r.nonce):",
-            "if False:",
-        ),
-        kinds=("kill", "last words"),
-        faults=30,
-        length_s=2.0,
-    ),
-    "an operation is known again": mutant(
-        (
-            LUA,
-            (
-                "if leader[2] == operation then\n"
-                "    redis.call('HINCRBY', keys[2], 't', 1)"
-                " -- makes the WAIT behind it wait, on a new connection too\n"
-                "    return { 'ok', set, leader[3] }"
-            ),
-            "if false then\n    return { 'ok', set, leader[3] }",
-        )
-    ),
-    "life check": mutant(
-        (
-            LUA,
-            "if life[1] == run_id() and tonumber(life[2]) == number then\n    return life[3]",
-            "if true then\n    return life[3]",
-        ),
-        grave=("cut primary", "cut primary with a replica", "stop primary"),
-    ),
-    "lease wait out": mutant(
-        ("mesh.core.waits:Waits.over", "if end <= now", "if end < math.inf"),
-        grave=("cut host and client",),
-        keys=2,
-        faults=0,
-    ),
-    "clock read before state": mutant(
-        (
-            "mesh.core.execution:_step_query",
-            "if home.now() >= home.lease.until:",
-            "if home.lease._last_at >= home.lease.until:",
-        ),
-        grave=("stop handler", "cut host"),
-    ),
-    "renewal counted before its acknowledgement": mutant(
-        (
-            "mesh.core.commits:Commits.renew",
-            "self._lease.sent(self._renewal, now)",
-            "self._lease.sent(self._renewal, now)\n        self._lease.acknowledged(self._renewal)",
-        ),
-        grave=("cut host from store", "cut host"),
-    ),
-    "token unchecked on a message": mutant(
-        ("mesh.core.ownership:Ownership.hears", "if token < self._token:", "if False:"),
-        (
-            "mesh.node:Node._on_supervisor",
-            "elif not self._leaders.leads(conn):",
-            "elif False:",
-        ),
-        grave=("stop leader in a takeover",),
-    ),
-    "cached set": mutant(
-        ("mesh.store.pinned:Seen.decoded", "if blob != self.blob:", "if not self.blob:"),
-        grave=("kill replica", "stop replica"),
-    ),
-    "shrink without a majority": mutant(
-        ("mesh.core.storeproofs:down", "if seen.is_majority(", "if any("),
-        grave=("cut primary", "cut primary with a replica"),
-    ),
-    "an old shrink": mutant(
-        (LUA, "if age_us(asked_at_us) > max_age_us then", "if false then"),
-        grave=("cut primary", "cut primary with a replica"),
-    ),
-    "a table accepted with a hole": mutant(
-        (
-            "mesh.core.learned:recorded_members",
-            "return [*active, *ended]",
-            "return [*active]",
-        ),
-        grave=("kill leader", "kill supervisors"),
-    ),
     "grant check: epoch": mutant(_HELD),
     "grant check: revoked": mutant(_ACTIVE),
     "sequence check: gap": mutant(

@@ -223,7 +223,10 @@ def watch_leader(
 
     def give(call: Takeover) -> None:
         receivers = call.moves.receivers
-        for nonce in {*receivers, *(nonce for nonce, _ in call.enroll)} & supervisor.candidate._exits.keys():
+        for nonce in {
+            *receivers,
+            *(nonce for nonce, _ in call.enroll),
+        } & supervisor.candidate._exits.keys():
             moves = zip(call.moves.partitions, receivers, strict=True)
             checks.given(now(), who, nonce, [p for p, receiver in moves if receiver == nonce])
 
