@@ -175,7 +175,7 @@ async def test_each_refusal_has_its_code_and_advice(fake, said, code, transient)
     ],
 )
 async def test_after_such_a_refusal_the_next_call_looks_for_the_primary(fake, said):
-    """A primary whose replicas have left it may be one that was left behind (simulated: cut in two, seed 17)."""
+    """A primary whose replicas have left it may be one that was left behind."""
     was = await fake(FCALL=said)
     other = await fake(ROLE=fake.REPLICA, FCALL=b"-ERR the new one\r\n")
     store = RedisStore(StoreAddress((was.node, other.node)))
