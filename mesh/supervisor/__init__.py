@@ -8,7 +8,6 @@ leader      what a leader does: the brain's events and effects, its store calls 
 watch       what a leader sees: beats and reports for the detector, whose orders it carries out
 questions   what tools ask
 journal     what has happened
-tasks       what it has under way
 settings    where it stands
 """
 

@@ -28,8 +28,8 @@ from mesh.supervisor.journal import Journal
 from mesh.supervisor.leader import Leader
 from mesh.supervisor.links import Links
 from mesh.supervisor.settings import SupervisorSettings
-from mesh.supervisor.tasks import Tasks
 from mesh.supervisor.watch import Watch
+from mesh.tasks import Tasks
 
 log = logging.getLogger("mesh.supervisor")
 

@@ -20,7 +20,7 @@ from mesh.store.api import Store, StoreRefused, StoreUnreachable
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.links import Links
 from mesh.supervisor.settings import Launcher
-from mesh.supervisor.tasks import Tasks
+from mesh.tasks import Tasks
 
 log = logging.getLogger("mesh.supervisor")
 

@@ -22,6 +22,7 @@ from mesh.core.messages import (
     Adopted,
     Ask,
     Beat,
+    ClientSays,
     Closed,
     Dropped,
     Exited,
@@ -51,8 +52,8 @@ from mesh.supervisor.links import Links
 from mesh.supervisor.peers import Peers
 from mesh.supervisor.questions import Questions
 from mesh.supervisor.settings import Launcher, SupervisorSettings
-from mesh.supervisor.tasks import Tasks
 from mesh.supervisor.watch import Watch
+from mesh.tasks import Tasks
 
 log = logging.getLogger("mesh.supervisor")
 
@@ -287,7 +288,7 @@ class Supervisor:
                 step(sv.Beaten(message))
             case Closed():
                 pass  # a hint: whoever leads reads the renewals all the time, and finds out
-            case Pulse() | Echo() | Seen() | Probed() | Watches():
+            case Pulse() | Echo() | Seen() | Probed() | Watches() | ClientSays():
                 self.watch.hear(conn, message)
             case Ask():
                 work = self.questions.answer(conn, message)

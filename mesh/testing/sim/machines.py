@@ -22,7 +22,8 @@ from mesh.core.timing import Timing
 from mesh.entities import Registry
 from mesh.errors import SetupError
 from mesh.heart import TaskHeart
-from mesh.node import Node, NodeSettings
+from mesh.node import Node
+from mesh.node_settings import NodeSettings
 from mesh.supervisor import Supervisor, SupervisorSettings
 from mesh.testing.models import AppendList, Counter, Register
 from mesh.testing.sim.checks import Checks
@@ -263,7 +264,9 @@ class Machines:
             self._plan.partitions,
             host=process.host.address,
             warden=process.name.replace("h-", "w-"),
-            handling=HandlingConfig(cache_bytes=self._plan.cache_bytes),
+            handling=HandlingConfig(
+                cache_bytes=self._plan.cache_bytes, replicas=self._plan.replicas
+            ),
         )
         node = Node(
             settings,
