@@ -124,7 +124,6 @@ class Lives:
         self._record = record
         self._known = Known()
         self._lowered: dict[str, int] = {}
-        self._core: Storekeeping | None = None
         self.sync_set = InSyncSet(0, frozenset())
         """The one that was acknowledged last, as far as this supervisor knows."""
 
@@ -180,16 +179,8 @@ class Lives:
         deadline = self._clock.now() + self._config.open_s
         return await self._keep(self._known._replace(is_sure=False), None, deadline)
 
-    def closed(self) -> None:
-        """The store has answered the leader that its life is closed: whoever watches begins anew, in the next
-        life, or in this one if that is open where the primary is.
-        """
-        if self._core is not None:
-            self._core.begin_anew()
-
     async def watch(self, opened: Opened) -> Opened:
-        """Look after the store for as long as this leader can go on; the lead with which it begins anew, as a
-        rule in the next life.
+        """Look after the store for as long as this life lasts; the next one, in which the same leader leads.
 
         Raises:
             Outbid: somebody else leads.
@@ -207,7 +198,6 @@ class Lives:
         keeping = replace(self._config.keeping, durability=self._config.durability)
         leads = leading is not None
         core = Storekeeping(keeping, known, new_draw, leads=leads, lowered=self._lowered)
-        self._core = core
         nodes = self._store.nodes()
         work = _Work(self._store, nodes, core, self._config.partitions, self._record)
         try:
@@ -222,7 +212,6 @@ class Lives:
                 pause_s = self._config.alert_s if core.is_alert else self._config.calm_s
                 await asyncio.sleep(pause_s)
         finally:
-            self._core = None
             self._known = core.known._replace(is_sure=False)
             await nodes.close()
         raise SetupError(

@@ -70,9 +70,6 @@ class Storekeeping:
         self._config = config
         self._draw = draw
         self._leads = leads
-        self._begins_anew = False
-        self._anew: tuple[int, int] | None = None
-        """Life and token of the bid by which this leader begins anew, once it is made."""
         self.known = known
         self.wants_sentinels = False
         """Whether the next round needs their word."""
@@ -105,13 +102,6 @@ class Storekeeping:
     def on_refused(self, sync_set: InSyncSet) -> None:
         """A change was refused, so it is not on record: its repetition would have been recognised."""
         self._attempted = [other for other in self._attempted if other != sync_set]
-
-    def begin_anew(self) -> None:
-        """Somebody answered this leader that its life is closed. It may have been another node than the
-        primary: one that had been cut off, and still takes itself for it. If the life is open after all, the
-        leader bids for it like any other, for whatever it was about to do has come to nothing.
-        """
-        self._begins_anew = True
 
     def step(self, seen: StoreSeen, now: float) -> list[Effect]:
         """What to do after this round of looks."""
@@ -174,17 +164,14 @@ class Storekeeping:
     # ---------------------------------------------------------------------------- a life that is open
 
     def _open(self, primary: NodeSeen, life: Life, seen: StoreSeen, now: float) -> list[Effect]:
-        recorded = life.number, life.token
-        if self._leads and recorded not in (self.known[:2], self._anew):
-            return [GiveUp(*recorded)]
+        if self._leads and (life.number, life.token) != self.known[:2]:
+            return [GiveUp(life.number, life.token)]
         effects: list[Effect] = []
         change = None
         if self._config.durability == "replicated":
             change = self._shrunk(effects, primary, life.sync_set, seen, now)
         self.is_alert = self.is_alert or bool(self._attempted) or change is not None
-        if self._begins_anew:
-            self._anew = life.number, self.known.token + 1
-        if not self._leads or self._begins_anew:
+        if not self._leads:
             self._be_alert()
             return [*effects, Lead(primary.name, life, change)]
         if self._config.durability == "replicated":

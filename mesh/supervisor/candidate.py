@@ -76,7 +76,7 @@ class Candidate:
         self._links = links
         self._journal = journal
         self._leader = leader
-        leader.over, leader.closed = self.step, lives.closed
+        leader.over = self.step
         self._watch = watch
         self._clock = clock
         self._tasks = tasks

@@ -55,8 +55,6 @@ class Leader:
         """Told of each event before the brain is."""
         self.over: Callable[[LeadershipEvent], None] = lambda _: None
         """Told when the store says that somebody else leads."""
-        self.closed: Callable[[], None] = lambda: None
-        """Told when the store says that the life is closed."""
         self.starts: dict[str, asyncio.Task[None]] = {}
         """The newest start of each handler."""
         self._store = store
@@ -119,10 +117,6 @@ class Leader:
                 _ = self._tasks.spawn(self._call_store(call), "takeover")
             case sv.ReadRenewals(nonces):
                 _ = self._tasks.spawn(self._read_renewals(nonces), "renewals")
-            case sv.LifeClosed():
-                # Whoever looks after the store opens the next one, or finds where this one is (mesh.lives).
-                self._unanswered_since = self._clock.now()
-                self.closed()
             case sv.Deposed():
                 self.over(Deposed())
             case sv.TellGrant(nonce, grant):
@@ -158,8 +152,10 @@ class Leader:
             self._unanswered_since = self._clock.now()
         event: sv.Event
         try:
-            event = sv.RenewalsRead(await self._store.renewals(core.life, nonces))
-            self._unanswered_since = None
+            numbers = await self._store.renewals(core.life, nonces)
+            event = sv.RenewalsRead(numbers)
+            if numbers is not None:
+                self._unanswered_since = None
         except (StoreUnreachable, StoreRefused) as error:
             log.debug("the store does not say who has renewed: %s", error)
             event = sv.StoreAway()

@@ -208,28 +208,3 @@ async def test_a_leader_that_opened_and_was_outbid_is_told_so(server):
 
     with pytest.raises(Outbid, match="another supervisor is opening this mesh"):
         await Lives(Overtaken(server), CONFIG).open_first()
-
-
-async def test_who_was_told_that_its_life_is_closed_begins_anew_in_it_if_it_is_not(server):
-    """Another node may have said so, which had been cut off and still took itself for the primary."""
-    leader = lives(server)
-    first = await leader.open_first()
-    version = await joined(server, first)
-    watching = asyncio.create_task(leader.watch(first))
-    await asyncio.sleep(0)
-    leader.closed()
-    again = await watching
-    assert (again.life, again.token) == (first.life, first.token + 1)
-    assert again.versions == {b"o1": version} and again.recorded.table == b"table"
-
-
-async def test_who_begins_anew_does_not_bid_over_another_leader(server):
-    leader = lives(server)
-    first = await leader.open_first()
-    watching = asyncio.create_task(leader.watch(first))
-    await asyncio.sleep(0)
-    await lives(server).bid()
-    leader.closed()
-    with pytest.raises(Outbid):
-        await watching
-    assert server.life.token == first.token + 1
