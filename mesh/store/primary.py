@@ -9,6 +9,7 @@ between.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from dataclasses import dataclass
 
@@ -28,7 +29,6 @@ why.
 """
 
 _AGAIN_S = 0.02
-_HEAD_START_S = 0.02
 SECOND_PRIMARY_S = 0.1
 """How long the other nodes have to object once one has said that it is the primary. A stopped node
 must not cost every reconnection the whole time-out.
@@ -77,15 +77,13 @@ async def find_primary(
     life_key: bytes,
     within_s: float,
     preferred: str = "",
-    likely: str = "",
 ) -> Primary:
     """Connect to the one node that says it is the primary.
 
     While some say that they are replicas they are asked again and again: one of them is about to be promoted.
+    Once one has said that it is the primary each of the others is waited for until it has answered once.
 
     Args:
-        likely: "host:port" of the node that this process uses as the primary on other connections. It is
-            asked first, and alone: whoever objects to it objects to these, too.
         preferred: name of the node that is taken at once if it says that it is the primary.
 
     Raises:
@@ -94,12 +92,10 @@ async def find_primary(
         StoreRefused: a node refused the login; or two say that they are primaries, and a life is open on
             none or on both (code SPLIT); or no Sentinel knows a master of that name (code NOMASTER).
     """
-    seeking = _Seeking(address, tls, life_key, within_s)
-    if likely and (primary := await seeking.seek_at(likely)) is not None:
-        return primary
     nodes = address.nodes
     if not nodes and address.sentinels is not None:
         nodes = await find_nodes(address, tls=tls, within_s=within_s)
+    seeking = _Seeking(address, tls, life_key, within_s)
     answers = await ask_all(
         (seeking.seek(host, port) for host, port in nodes),
         is_good=lambda answer: answer.primary is not None,
@@ -122,15 +118,7 @@ class _Seeking:
         self._commands = (ROLE, pack("HMGET", life_key, "set", "number", "run_id"), _MAY_WAIT)
         self._until = asyncio.get_running_loop().time() + within_s
         self._any_replica = False
-
-    async def seek_at(self, node: str) -> Primary | None:
-        """That one alone, if it says at once that it is the primary."""
-        host, _, port = node.rpartition(":")
-        try:
-            async with asyncio.timeout(_HEAD_START_S):
-                return (await self.seek(host, int(port))).primary
-        except TimeoutError:
-            return None
+        self._found = asyncio.Event()
 
     async def seek(self, host: str, port: int) -> _Answer:
         """Ask until it says that it is the primary, or time is up, or it is clear that it will not be."""
@@ -150,15 +138,25 @@ class _Seeking:
                 except (StoreUnreachable, StoreRefused) as error:
                     answer.problem = error
                 primary = answer.primary
+                if primary:
+                    self._found.set()
                 self._any_replica = self._any_replica or answer.is_replica
                 if primary or not self._any_replica or loop.time() + _AGAIN_S >= self._until:
                     return answer
                 if isinstance(answer.problem, StoreRefused) and not answer.problem.transient:
                     return answer
-                await asyncio.sleep(_AGAIN_S)
+                if await self._is_found_within(_AGAIN_S):
+                    return answer
         finally:
             if connection is not None and primary is None:
                 connection.abort()
+
+    async def _is_found_within(self, seconds: float) -> bool:
+        """Whether some node says that it is the primary: then the others are asked no more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._found.wait()
+        return self._found.is_set()
 
     async def _connected(self, host: str, port: int) -> Connection:
         address = self._address
