@@ -136,6 +136,7 @@ class Ward:
         """Compare everybody; call a few times in each `gray_s`."""
         orders: list[Reweigh] = []
         self._look_for_signs(now)
+        is_full = False
         for patient in self._patients.values():
             if not patient.sign:
                 patient.since = None
@@ -144,9 +145,14 @@ class Ward:
             starves = now < patient.starves_until
             lasts = patient.since is not None and now - patient.since >= self._timing.gray_s
             if starves or patient.falling is not None or (lasts and patient.is_felt):
-                orders += self._relieve(patient, now, starves=starves)
+                if patient.is_relieved or self._may_relieve:
+                    orders += self._relieve(patient, now, starves=starves)
+                else:
+                    is_full = True
             elif not patient.is_felt:
                 orders += self._give_back(patient, now)
+        if is_full:
+            self._make_room(now)
         return orders
 
     def sign_of(self, nonce: bytes) -> str:
@@ -198,8 +204,6 @@ class Ward:
             return []
         ramp = patient.falling
         if ramp is None:
-            if not patient.is_relieved and len(self.relieved) >= most_ill(len(self._patients)):
-                return []
             if (
                 patient.is_relieved or now < patient.well_at
             ):  # it had hardly been given its load back
@@ -218,6 +222,16 @@ class Ward:
             why = "starved" if starves else "gray"
             return [Reweigh(patient.nonce, patient.weight * patient.share, why)]
         return []
+
+    @property
+    def _may_relieve(self) -> bool:
+        return len(self.relieved) < most_ill(len(self._patients))
+
+    def _make_room(self, now: float) -> None:
+        """Somebody is ill and has to wait: whoever has been well with some load gets the rest soon."""
+        for patient in self._patients.values():
+            if patient.rising is not None and patient.rising.taken and not patient.is_felt:
+                patient.rising.hasten(now, self._timing.gray_s / 4)
 
     def _usual_latency_s(self) -> float | None:
         """Of those who would have to take more."""

@@ -133,6 +133,12 @@ class Watch:
             and all(map(_is_alive, _pids(status)))
         )
 
+    @property
+    def is_even(self) -> bool:
+        """Every handler has its share, or one more."""
+        held = [len(handler["partitions"]) for handler in self.latest["handlers"]]
+        return max(held) - min(held) <= 1
+
     async def whole(self, within_s: float) -> bool:
         """Wait until everybody is there; False where that takes too long."""
         with contextlib.suppress(TimeoutError):
