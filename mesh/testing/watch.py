@@ -21,6 +21,8 @@ _ANSWER_S = 0.3
 
 Status = dict[str, Any]
 STORE_ROLES = ["primary", "replica", "replica", "sentinel", "sentinel", "sentinel"]
+_WHOLE_STORES = ([], STORE_ROLES[:3], STORE_ROLES)
+"""A leader that has just begun has seen nobody yet; Sentinels that the mesh was not told of it never sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Sight:
 
 
 def _nodes(status: Status) -> list[dict[str, Any]]:
-    """The store's servers; none where the mesh does not know them (mesh.testing.spread)."""
+    """The store's servers; none before a leader has looked at them."""
     return list(status["store"].get("nodes", ()))
 
 
@@ -128,7 +130,7 @@ class Watch:
             clock.now() - self.latest_at < 2 * _ANSWER_S
             and bool(status["ready"])
             and len(status["supervisors"]) == self._supervisors
-            and sorted(node["role"] for node in _nodes(status)) in ([], STORE_ROLES)
+            and sorted(node["role"] for node in _nodes(status)) in _WHOLE_STORES
             and len(status["store"]["in_sync"]) == STORE_ROLES.count("replica")
             and all(map(_is_alive, _pids(status)))
         )
