@@ -42,7 +42,10 @@ class HandlerActor:
             warden=spec.warden,
             token=spec.token,
             handling=HandlingConfig(
-                limits=Limits(**spec.limits), lease=spec.timing.lease, **spec.handling
+                limits=Limits(**spec.limits),
+                lease=spec.timing.lease,
+                replicas=spec.replicas if spec.durability == "replicated" else 0,
+                **spec.handling,
             ),
             timing=spec.timing,
             health_port=spec.health_port_of(self._id),

@@ -80,6 +80,7 @@ class Settings(TimingSettings, total=False):
     idempotency_bytes: int
     max_pending: int
     cache_bytes: int
+    history_bytes: int
     write_buffer_bytes: int
     hello_s: float
     unauthenticated: int

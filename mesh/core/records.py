@@ -66,6 +66,7 @@ class CommitReply(NamedTuple):
     """`acknowledged`: every node that must have the batch has it. A short count leaves it False.
 
     `detail`: the server's first error where a verdict is FAILED; the last seq where the status is GAP.
+    `members`: of the in-sync set that it is judged by.
     """
 
     status: StoreStatus
@@ -74,6 +75,7 @@ class CommitReply(NamedTuple):
     acknowledged: bool = False
     set_version: int = 0
     detail: str = ""
+    members: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ class Written(NamedTuple):
     reply: list[Any]
     set_version: int = 0
     acknowledged: bool = False
+    members: int = 0
+    """Of the in-sync set by which that is judged."""
 
 
 Result = TypeVar("Result")
@@ -244,7 +246,8 @@ class PinnedConnection:
         more = bool(
             not acknowledged and links and after and links <= _count(replies[2]) < len(after.links)
         )
-        return Written(status, reply, current.version, acknowledged), more
+        members = len(current.members)
+        return Written(status, reply, current.version, acknowledged, members), more
 
     def _is_on_disks(self, reply: object, after: Role | None) -> bool:
         """Whether the disks have it that must: the primary's own, and for the class "fsynced" that of every

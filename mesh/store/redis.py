@@ -253,6 +253,7 @@ def _read_commit(written: Written) -> CommitReply:
         written.acknowledged,
         written.set_version,
         detail.decode(errors="replace") if detail else "",
+        written.members,
     )
 
 

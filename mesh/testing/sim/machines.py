@@ -260,7 +260,9 @@ class Machines:
             self._plan.partitions,
             host=process.host.address,
             warden=process.name.replace("h-", "w-"),
-            handling=HandlingConfig(cache_bytes=self._plan.cache_bytes),
+            handling=HandlingConfig(
+                cache_bytes=self._plan.cache_bytes, replicas=self._plan.replicas
+            ),
         )
         node = Node(
             settings,
