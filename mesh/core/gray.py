@@ -39,7 +39,7 @@ from mesh.core.watch_signals import Reweigh
 _MOST_DOUBLINGS = 5
 _FAR_SHARE = 0.3
 """Of calls that fail, or of time that is spent waiting for a CPU: so far above the median is an outlier."""
-_CPU_FACTOR, _CPU_SHARE = 2.0, 0.4
+_CPU_FACTOR, _CPU_SHARE = 1.5, 0.4
 """Of a core. A handler that has work for a whole one, where others have little, is no outlier by less."""
 _LAG_FLOOR_S = 0.05
 _QUEUE_FLOOR = 50.0
