@@ -13,7 +13,7 @@ An error that an application raises everywhere is no sign, since its peers have 
 
 It loses its load and not its life: its weight falls in steps, and handovers take its partitions away at their
 own pace. The first step is small and may have been a mistake; from the second on it is emptied. Whoever
-receives must not be the worse for it, or the next step waits.
+receives must not be the worse for it, or the next step waits. One that starves is emptied at once.
 
     well --outlier for gray_s--> 90 % --> 50 % --> nothing --well_s without a sign--> 10 % --> 50 % --> all
                                   ^------------ a sign, at half the distance; well_s doubled ------------'
@@ -213,6 +213,9 @@ class Ward:
             ramp = patient.falling = Ramp(patient.share, 0.0, self._timing.gray_s / 4, now)
             patient.rising = None
             patient.peers_s = self._usual_latency_s()
+        if starves:
+            # Its kernel says so, which is no mistake; and each step costs it a while that it does not have.
+            ramp = patient.falling = Ramp(patient.share, 0.0, self._timing.gray_s / 4, now, (1.0,))
         if ramp.taken <= 1 and not (patient.is_felt or starves):
             patient.falling = None  # it was nothing
         elif ramp.step(now, clear=self._are_clear(patient)):

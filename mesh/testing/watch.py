@@ -21,7 +21,7 @@ _ANSWER_S = 0.3
 
 Status = dict[str, Any]
 STORE_ROLES = ["primary", "replica", "replica", "sentinel", "sentinel", "sentinel"]
-_WHOLE_STORES = ([], STORE_ROLES[:3], STORE_ROLES)
+_WHOLE_STORES: tuple[list[str], ...] = ([], STORE_ROLES[:3], STORE_ROLES)
 """A leader that has just begun has seen nobody yet; Sentinels that the mesh was not told of it never sees."""
 
 
