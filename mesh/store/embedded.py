@@ -42,6 +42,7 @@ from mesh.store.server_config import node_config, sentinel_config
 
 log = logging.getLogger("mesh.store")
 
+_PERIOD_SHARE, _LEAST_PERIOD_MS = 0.1, 50
 _TILT_SHARE = 5
 _CRASHED_S = 2.0
 """A server that ends that soon is not started again at once."""
@@ -248,7 +249,7 @@ class EmbeddedStore:
         for i, child in enumerate(self._sentinels):
             folder = self._folder.sentinel(i)
             if not child.is_running and await self._start_again(self._sentinels, i, folder):
-                await self._agrees(i)  # TILT's length is no line of its configuration
+                await self._agrees(i)  # and is told its periods again
                 revived.append(self._state.sentinel_ports[i])
         return revived
 
@@ -397,13 +398,21 @@ class EmbeddedStore:
     async def _agrees(self, sentinel: int) -> bool:
         commands = (
             pack("SENTINEL", "CKQUORUM", self._mesh),
-            pack("SENTINEL", "DEBUG", "tilt-period", self._tilt_ms),  # no line of its configuration
+            pack("SENTINEL", "DEBUG", *self._periods()),  # no lines of its configuration
         )
         match await self._ask(self._state.sentinel_ports[sentinel], *commands):
             case [bytes() as said, *_]:
                 return b" %d usable" % SENTINELS in said
             case _:
                 return False
+
+    def _periods(self) -> tuple[str | int, ...]:
+        """By default a node is asked once a second: one that was stopped would be missed up to a second later
+        than `down_after_ms`, and what a Sentinel says of one that lives would be as old.
+        """
+        ask_ms = max(_LEAST_PERIOD_MS, round(_PERIOD_SHARE * self._down_after_ms))
+        periods = {"tilt-period": self._tilt_ms, "ping-period": ask_ms, "ask-period": ask_ms}
+        return tuple(part for period in periods.items() for part in period)
 
     async def _role(self, node: int) -> Role | None:
         """What a node says of itself; None of a replica and of one that does not answer."""

@@ -459,7 +459,7 @@ COVERED: dict[str, Mutant] = {
         grave=("stop leader in a takeover",),
     ),
     "cached set": mutant(
-        ("mesh.store.pinned:Seen.decoded", "if blob != self.blob:", "if not self.blob:"),
+        ("mesh.store.confirming:Seen.decoded", "if blob != self.blob:", "if not self.blob:"),
         grave=("kill replica", "stop replica"),
     ),
     "shrink without a majority": mutant(
