@@ -12,7 +12,8 @@ from mesh.config import load_app
 from mesh.core.handling import HandlingConfig
 from mesh.core.wire import Limits
 from mesh.entities import Registry
-from mesh.node import Node, NodeSettings
+from mesh.node import Node
+from mesh.node_settings import NodeSettings
 from mesh.store.address import StoreAddress
 from mesh.store.redis import RedisStore
 
@@ -41,7 +42,10 @@ class HandlerActor:
             warden=spec.warden,
             token=spec.token,
             handling=HandlingConfig(
-                limits=Limits(**spec.limits), lease=spec.timing.lease, **spec.handling
+                limits=Limits(**spec.limits),
+                lease=spec.timing.lease,
+                replicas=spec.replicas if spec.durability == "replicated" else 0,
+                **spec.handling,
             ),
             timing=spec.timing,
             health_port=spec.health_port_of(self._id),

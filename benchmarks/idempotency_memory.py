@@ -24,7 +24,8 @@ import uvloop
 from mesh.client.aio import AsyncClient, connect
 from mesh.entities import Registry
 from mesh.net import clock
-from mesh.node import Node, NodeSettings
+from mesh.node import Node
+from mesh.node_settings import NodeSettings
 from mesh.store.embedded import EmbeddedStore
 from mesh.store.redis import RedisStore
 from mesh.store.resp import connect as connect_store

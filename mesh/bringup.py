@@ -341,6 +341,7 @@ def _tuning(config: MeshConfig) -> dict[str, Any]:
             "caller_bytes": config.idempotency_bytes,
             "max_pending": config.max_pending,
             "cache_bytes": config.cache_bytes,
+            "history_bytes": config.history_bytes,
             "limit_s": config.method_limit_s,
             "threads": config.threads,
             "max_state_bytes": config.max_state_bytes,

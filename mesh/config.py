@@ -194,6 +194,15 @@ class MeshConfig(TimingSettings):
         group="limits",
         least=_MIB,
     )
+    history_bytes: int = setting(
+        256 * _MIB,
+        "bytes that one handler keeps of what is acknowledged while replicas are missing in the in-sync "
+        "set, to send it again if those that have it are lost; full, nothing is acknowledged until "
+        "the replicas are back; 0 keeps nothing, and what was only on lost nodes is lost",
+        kind="number",
+        group="limits",
+        least=0,
+    )
     method_limit_s: float = setting(
         30.0,
         "seconds that a run of an async or blocking method may take which names no limit_s of its own; "

@@ -80,6 +80,17 @@ class Lanes:
     def send(self, now: float) -> None:
         """Use the lanes that are free: for what has come together, else for the lease where it is time."""
         core = self._core
+        if core.comes_first:
+            self._send_first()
+        else:
+            self._send_new()
+        idle = self._idle["replicated"]
+        if idle and core.renewal_is_due(now):
+            lane = idle.pop()
+            self._renew(lane, partial(self._free, lane))
+
+    def _send_new(self) -> None:
+        core = self._core
         for durability, idle in self._idle.items():
             while idle and core.has_queued_of(durability):
                 batch = core.next_batch(idle[-1])
@@ -87,10 +98,16 @@ class Lanes:
                     break
                 idle.pop()
                 self._commit(batch, _FIRST_DELAY_S)
-        idle = self._idle["replicated"]
-        if idle and core.renewal_is_due(now):
-            lane = idle.pop()
-            self._renew(lane, partial(self._free, lane))
+
+    def _send_first(self) -> None:
+        """What the primary of a new life may lack."""
+        core = self._core
+        for idle in self._idle.values():
+            for lane in list(idle):
+                batch = core.next_first(lane)
+                if batch is not None:
+                    idle.remove(lane)
+                    self._commit(batch, _FIRST_DELAY_S)
 
     def _free(self, lane: int) -> None:
         self._idle[LANES[lane]].append(lane)
@@ -102,9 +119,12 @@ class Lanes:
         """Send a batch; it holds its lane until it has its verdict."""
         if self._stopped:
             return
+        core = self._core
+        if core.waits(batch):
+            self._free(batch.lane)
+            return
         if observers.wanted:
             self._watched.sent(batch)
-        core = self._core
         renewal = core.send(batch, self._clock.now())
         # Packed before this returns: what is cut out of the batch later was in this send.
         written = self._store.commit(batch.lane, core.grant, batch.seq, renewal, batch.entries)
@@ -132,7 +152,17 @@ class Lanes:
             if observers.wanted and reply.acknowledged:
                 self._watched.acknowledged(batch)
             if self._core.on_commit(batch, reply, self._clock.now()):
+                if batch.is_kept and self._core.resent and not self._core.is_behind:
+                    log.warning(
+                        "the store's primary lacked %d batches that were acknowledged: sent again",
+                        self._core.resent,
+                    )
                 self._free(batch.lane)
+                return
+            if reply.acknowledged:
+                # The set that did so is short, and there is no room to keep what only it has.
+                self._complain("fewer replicas than asked for are in sync, commits wait for them")
+                self._later(_MAX_DELAY_S, again, batch, delay)
                 return
             if reply.status is StoreStatus.OK:
                 # Written, and short of a replica: sending it again asks anew. A store may say so

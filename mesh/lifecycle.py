@@ -45,6 +45,7 @@ class TimingSettings(TypedDict, total=False):
     lease_read_s: float | None
     beat_s: float | None
     missed_beats: int | None
+    gray_clients: int | None
     probe_s: float | None
     kill_s: float | None
     proof_s: float | None
@@ -79,6 +80,7 @@ class Settings(TimingSettings, total=False):
     idempotency_bytes: int
     max_pending: int
     cache_bytes: int
+    history_bytes: int
     write_buffer_bytes: int
     hello_s: float
     unauthenticated: int

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from mesh.core.handling import HandlerCore, HandlingConfig
+from mesh.callers import Callers
+from mesh.core.handling import HandlerCore
 from mesh.core.messages import (
     Beat,
+    Complaints,
     Goodbye,
     Grant,
     Hello,
@@ -30,10 +31,10 @@ from mesh.core.messages import (
 from mesh.core.runs import Run
 from mesh.core.table import Table
 from mesh.core.tenure import Conn, Pending
-from mesh.core.timing import Timing
 from mesh.core.wire import Kind, pack_frame, unpack_request
 from mesh.entities import Registry
 from mesh.errors import BadRequest, ProtocolError
+from mesh.hearsay import Hearsay
 from mesh.heart import MakeHeart, ThreadHeart
 from mesh.ids import new_nonce, process_id
 from mesh.lanes import Lanes
@@ -44,12 +45,14 @@ from mesh.net.health import HealthPort
 from mesh.net.listener import Listener
 from mesh.net.pidfd import hand_over
 from mesh.net.watched import tell_tenure, watch_request
+from mesh.node_settings import NodeSettings
 from mesh.observe import observers
 from mesh.presence import HandOver, Presence
 from mesh.reader import Reader
 from mesh.resources import Resources
 from mesh.runs import Peer, Runner
 from mesh.store.api import Store
+from mesh.tasks import Tasks
 from mesh.vitals import Running, Vitals
 
 log = logging.getLogger("mesh.node")
@@ -59,38 +62,6 @@ Connect = Callable[[str, Clock], Awaitable[Peer]]
 
 _TIMER_S = 0.02
 _SETTLE_EVERY = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSettings:
-    """Where a handler stands.
-
-    Attributes:
-        mesh: the mesh's name.
-        id: of the handler; outlives its processes.
-        supervisors: "host:port" of each.
-        host: address to listen on, and to be reached at.
-        warden: address of the node's warden (mesh.net.pidfd).
-        token: the mesh's secret; empty on loopback.
-        weight: share of the partitions relative to others'.
-        timing: how often it beats.
-        health_port: where it answers /healthz and /readyz; 0 for a free port, None for nowhere.
-    """
-
-    mesh: str
-    id: str
-    supervisors: tuple[str, ...]
-    partitions: int
-    host: str = "127.0.0.1"
-    port: int = 0
-    warden: str = ""
-    token: str = ""
-    weight: float = 1.0
-    region: str | None = None
-    zone: str | None = None
-    handling: HandlingConfig = HandlingConfig()  # noqa: RUF009 - frozen
-    timing: Timing = Timing()  # noqa: RUF009 - frozen
-    health_port: int | None = None
 
 
 class Node:
@@ -129,18 +100,19 @@ class Node:
         self._store = store
         self._core = HandlerCore(self.nonce, settings.partitions, registry, settings.handling)
         self._connect = connect
+        self._loop = asyncio.get_running_loop()
+        self._tasks = Tasks(settings.id, self.ended.set)
         self._runner = Runner(self._on_ran, self._open_peer, settings.id)
         self._core.home.now = clock.now
         self._core.home.wall = clock.wall
         if clock is SYSTEM:
             self._core.home.ahead = ahead
         self._core.on_tenure = partial(tell_tenure, settings.id)
-        self._lanes = Lanes(settings.id, self._core, store, clock, self._turn, self._or_end)
+        self._lanes = Lanes(settings.id, self._core, store, clock, self._turn, self._tasks.step)
         self._core.home.call = self._runner.call
         self._resources = Resources(
             registry.specs, self._core.home.resources, settings.handling.health_s
         )
-        self._loop = asyncio.get_running_loop()
         self._listener = Listener(self, settings.mesh, settings.token, settings.handling.limits)
         self._reader = Reader(self._core, store, clock, self._wake)
         self._leaders = LeaderLinks(
@@ -152,11 +124,9 @@ class Node:
             self._report,
             self._core.to_repeat,
         )
-        self._tasks: list[asyncio.Task[None]] = []
         self._turning = False
-        self._heard: dict[Connection, float] = {}
-        """When each client was last heard, Unix seconds (mesh.core.retention)."""
-        self._silence_due = 0.0
+        self._callers = Callers(self._core.retention)
+        self._hearsay = Hearsay(self._leaders.tell, self._callers.machines, clock.now)
         self._core.retention.now = int(clock.wall())
         core = self._core
         limits = (m.limit_s for spec in registry.specs for m in spec.methods.values())
@@ -178,7 +148,7 @@ class Node:
             hand_over,
             heart,
             settings.timing.beat_s,
-            self._spawn,
+            self._tasks.spawn,
         )
 
     def __repr__(self) -> str:
@@ -202,11 +172,11 @@ class Node:
             await self._health.open(s.host, s.health_port)
             self._vitals.health_port = self._health.port
         await self._presence.begin()
-        self._spawn(self._run_timer(), "timer")
+        _ = self._tasks.spawn(self._run_timer(), "timer")
         for name, loop in (*self._reader.loops(), *self._leaders.loops()):
-            self._spawn(loop, name)
+            _ = self._tasks.spawn(loop, name)
         if self._resources.has_checks:
-            self._spawn(self._resources.watch(), "health checks")
+            _ = self._tasks.spawn(self._resources.watch(), "health checks")
 
     async def stop(self, *, in_order: bool = True) -> None:
         """End every task and close every socket.
@@ -216,9 +186,7 @@ class Node:
         """
         self._presence.end()
         self._lanes.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         self._leaders.close()
         await self._listener.close()
         await self._health.close()
@@ -228,18 +196,6 @@ class Node:
         await self._resources.stop()
         await self._store.close()
         self.ended.set()
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._loop.create_task(work, name=f"{self.settings.id} {name}")
-        task.add_done_callback(self._task_ended)
-        self._tasks.append(task)
-
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            # A loop that is missing would leave calls without an answer for ever; a dead process is
-            # noticed and replaced within milliseconds.
-            log.critical("%s failed, this handler ends", task.get_name(), exc_info=task.exception())
-            self.ended.set()
 
     def _why_not_ready(self) -> str:
         """For a load balancer; empty if calls are answered here."""
@@ -257,7 +213,7 @@ class Node:
     def on_hello(self, conn: Connection, hello: Hello) -> Message:
         """See Service."""
         if hello.role == "client":
-            self._heard[conn] = self._clock.wall()
+            self._callers.came(conn, self._clock.wall())
         return Welcome(
             self.settings.mesh, "handler", self.settings.id, self.nonce, self.settings.partitions
         )
@@ -270,8 +226,11 @@ class Node:
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
         """Frames from clients, and from the leader on the link that this side opened."""
         now = self._clock.now()
-        if conn.role == "client" and not self._hear(conn):
-            return
+        if conn.role == "client":
+            wall = self._clock.wall()
+            self._core.retention.now = int(wall)
+            if not self._callers.hear(conn, wall):
+                return
         for kind, body in frames:
             if kind == Kind.REQUEST:
                 request = unpack_request(body)
@@ -280,7 +239,7 @@ class Node:
                     watched = watch_request(watched, request, self.settings.id, self._clock.now)
                 self._core.on_request(watched, request, now)
             elif kind == Kind.CONTROL and conn.role == "client":
-                self._on_client(unpack_message(body))
+                self._on_client(conn, unpack_message(body))
             elif kind == Kind.CONTROL and conn.role == "probe":
                 self._presence.on_probe(conn, unpack_message(body))
             elif conn.role != "supervisor":
@@ -293,37 +252,18 @@ class Node:
 
     def on_closed(self, conn: Connection, reason: str) -> None:
         """See Service."""
-        self._heard.pop(conn, None)
+        self._callers.gone(conn)
         self._leaders.on_closed(conn, reason)
 
     # -------------------------------------------------------------- clients
 
-    def _hear(self, conn: Connection) -> bool:
-        """Whether what a client sent was sent just now. After a long silence nobody knows that: it may have
-        been stopped over it, and its calls be older than they say. It connects anew and says again.
-        """
-        wall = self._clock.wall()
-        self._core.retention.now = int(wall)
-        if wall - self._heard[conn] > self._core.retention.silence_s:
-            conn.close("silent for too long; what came after it may be old")
-            return False
-        self._heard[conn] = wall
-        return True
-
-    def _end_silent(self) -> None:
-        """So that a client that is merely idle is connected anew before it next calls."""
-        longest = self._core.retention.silence_s / 2
-        wall = self._clock.wall()
-        if wall < self._silence_due:
-            return
-        self._silence_due = wall + longest / 16
-        for conn in [c for c, heard in self._heard.items() if wall - heard > longest]:
-            conn.close("silent for long; connect anew")
-
-    def _on_client(self, message: Message) -> None:
-        if not isinstance(message, Goodbye):
+    def _on_client(self, conn: Connection, message: Message) -> None:
+        if isinstance(message, Goodbye):
+            self._core.on_goodbye(message.session)
+        elif isinstance(message, Complaints):
+            self._hearsay.pass_on(conn, message)
+        else:
             raise ProtocolError(f"a client does not send {type(message).__name__}")
-        self._core.on_goodbye(message.session)
 
     # --------------------------------------------------------------- leader
 
@@ -350,10 +290,7 @@ class Node:
             return
         self._core.on_table(Table.decode(body), now)
         # Every handler passes tables on, so that clients hear of them without any supervisor.
-        frame = pack_frame(Kind.TABLE, body)
-        for conn in self._listener.connections:
-            if conn.role == "client":
-                conn.send(frame)
+        self._callers.tell(pack_frame(Kind.TABLE, body))
 
     def _registration(self) -> Register:
         s, core = self.settings, self._core
@@ -390,7 +327,7 @@ class Node:
         return Running(run, run.name, run.limit_s) if run is not None else None
 
     def _on_ran(self, run: Run, result: Any, error: BaseException | None) -> None:
-        self._or_end(self._core.on_ran, run, result, error, self._clock.now())
+        self._tasks.step(self._core.on_ran, run, result, error, self._clock.now())
         self._wake()
 
     async def _open_peer(self) -> Peer:
@@ -405,7 +342,7 @@ class Node:
         """Once this turn's frames are all taken in, let the store loops see what has come together."""
         if not self._turning:
             self._turning = True
-            self._loop.call_soon(self._or_end, self._turn)
+            self._loop.call_soon(self._tasks.step, self._turn)
 
     def _turn(self) -> None:
         self._turning = False
@@ -425,16 +362,6 @@ class Node:
             log.warning("the grant of %s was revoked; this process ends", self.settings.id)
             self.ended.set()
 
-    def _or_end(self, step: Callable[..., None], *arguments: object) -> None:
-        """A step that fails in an unforeseen way ends this handler, as a task's failure does: a lane would
-        stay taken, or a key held, and callers wait for ever.
-        """
-        try:
-            step(*arguments)
-        except Exception:
-            log.critical("a step of its work failed, this handler ends", exc_info=True)
-            self.ended.set()
-
     async def _run_timer(self) -> None:
         while True:
             await asyncio.sleep(_TIMER_S)
@@ -442,12 +369,13 @@ class Node:
 
     def look_at_the_clock(self) -> None:
         """Do what is due by now. Called every 20 ms, and by whoever has moved the clock."""
-        self._core.retention.now = int(self._clock.wall())
+        wall = self._clock.wall()
+        self._core.retention.now = int(wall)
         self._core.on_timer(self._clock.now())
         if self._core.taken_in >= self._settled + _SETTLE_EVERY:
             self._settled = self._core.taken_in
             self._settle_memory()
-        self._end_silent()
+        self._callers.end_silent(wall)
         # The lease is renewed by the loop that answers calls, and by no other: while it hangs, nothing is.
         renews = self._core.renewal_is_due(self._clock.now())
         if renews or self._core.has_queued or self._core.runs.is_due:

@@ -41,7 +41,7 @@ class Bonded(Protocol):
 HandOver = Callable[[str, bytes, str], Awaitable[Bonded]]
 """Has the warden at an address watch this process; called with the process's nonce and the handler's id."""
 
-Spawn = Callable[[Coroutine[Any, Any, None], str], None]
+Spawn = Callable[[Coroutine[Any, Any, None], str], object]
 
 
 class Presence:

@@ -119,6 +119,9 @@ class Reader:
 
     async def _run_warm_up(self) -> None:
         while True:
+            if self._core.is_behind:
+                await asyncio.sleep(_WARM_AFTER_S)
+                continue
             if tenures := self._core.next_sweep():
                 await self._sweep(tenures)
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mesh.settings import setting
-from mesh.timings import LEAST_MISSED, PRESETS
+from mesh.timings import LEAST_CLIENTS, LEAST_MISSED, PRESETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +107,8 @@ class TimingSettings:
     )
     gray_s: float | None = setting(
         None,
-        "seconds over which handlers are compared with one another; one that is far from the others for as "
-        "long again loses its load",
+        "seconds for which a handler is far from the others, and clients see it, before its load is taken "
+        "off it, step by step",
         kind="seconds",
         group="timing",
         least=0.1,
@@ -121,6 +121,14 @@ class TimingSettings:
         group="timing",
         least=0.0001,
         most=60,
+    )
+    gray_clients: int | None = setting(
+        None,
+        "machines of clients that have to see a handler far from the others where it does not say so itself",
+        kind="number",
+        group="timing",
+        least=LEAST_CLIENTS,
+        most=1000,
     )
     well_s: float | None = setting(
         None,

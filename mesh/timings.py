@@ -28,6 +28,7 @@ PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(
                 "slow_method_s": 1.0,
                 "gray_s": 2.0,
                 "gray_floor_s": 0.002,
+                "gray_clients": 3,
                 "well_s": 10.0,
             }
         ),
@@ -46,6 +47,7 @@ PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(
                 "slow_method_s": 1.0,
                 "gray_s": 2.5,
                 "gray_floor_s": 0.005,
+                "gray_clients": 3,
                 "well_s": 15.0,
             }
         ),
@@ -64,14 +66,16 @@ PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(
                 "slow_method_s": 2.0,
                 "gray_s": 3.0,
                 "gray_floor_s": 0.05,
+                "gray_clients": 3,
                 "well_s": 30.0,
             }
         ),
     }
 )
-"""Seconds, and a number of beats, by the name of the preset and of the setting."""
+"""Seconds, and numbers of beats and of clients, by the name of the preset and of the setting."""
 
 LEAST_MISSED = 2
+LEAST_CLIENTS = 2
 
 
 def refuse_unworkable(times: Mapping[str, float]) -> None:
@@ -88,6 +92,12 @@ def refuse_unworkable(times: Mapping[str, float]) -> None:
             Ref("missed_beats"),
             f" ({times['missed_beats']:g}) must be {LEAST_MISSED} or more: one beat that is late says "
             f"nothing",
+        )
+    if times["gray_clients"] < LEAST_CLIENTS:
+        raise ConfigError(
+            Ref("gray_clients"),
+            f" ({times['gray_clients']:g}) must be {LEAST_CLIENTS} or more: one client that is ill itself "
+            f"would move the partitions of a handler that is well",
         )
     suspect_s = times["beat_s"] * times["missed_beats"]
     for lesser, factor, greater, why in _ORDER:
@@ -122,7 +132,7 @@ _ORDER: tuple[tuple[str, float, str, str], ...] = (
     ("lease_read_s", 2, "lease_s", "a lease would be out before anybody had seen it stop"),
     ("probe_s", 1, "lease_s", "the lease would be out before the probe is"),
     ("proof_s", 1, "lease_s", "waiting for the lease would be quicker than the kill"),
-    ("beat_s", 4, "gray_s", "too few beats would tell a slow handler from a busy one"),
+    ("beat_s", 5, "gray_s", "too few beats would tell a slow handler from a busy one"),
     (
         "gray_s",
         1,

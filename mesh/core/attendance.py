@@ -127,7 +127,8 @@ class Attendance:
         """It is ill, or well again: its share follows by planned moves."""
         if member := self._affairs.members.get(event.nonce):
             is_less = event.weight < member.weight
-            member.weighed = Weighed(event.weight, now, event.why) if is_less else None
+            since = member.weighed.since if member.weighed else now
+            member.weighed = Weighed(event.weight, since, event.why) if is_less else None
 
     def on_dropped(self, event: PartitionsDropped) -> None:
         """It lost partitions that nobody asked it for."""

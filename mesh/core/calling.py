@@ -17,6 +17,8 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
+from mesh.core.impressions import WINDOW_S, Impressions
+from mesh.core.messages import Complaints
 from mesh.core.table import HandlerRow, Owner, Table
 from mesh.core.unsettled import Unsettled
 from mesh.core.verdicts import verdict
@@ -143,6 +145,7 @@ class ClientCore:
         self._ports = ports
         self._calls: dict[int, Call] = {}
         self._unsettled = Unsettled(self._calls)
+        self._impressions = Impressions()
         self._next = 1
         self._overrides: dict[int, Owner] = {}
         self._up: set[bytes] = set()
@@ -207,6 +210,11 @@ class ClientCore:
         if call.conn == nonce:
             self._in_flight[nonce].pop(counter, None)
             call.conn = None
+            if call.attempt == 1 and status <= _ENTITY_ERROR:
+                failed, span_s = status == _ENTITY_ERROR, now - call.sent
+                self._impressions.answered(nonce, call.partition, span_s, failed=failed)
+            if now >= self._impressions.due:
+                self._complain(now)
         elif status not in (_OK, _ENTITY_ERROR):
             # A refusal by a process that the call has left says nothing of where it is in flight now.
             return
@@ -272,6 +280,7 @@ class ClientCore:
         self._up.discard(nonce)
         self._unsettled.lost(nonce)
         for call in self._in_flight.pop(nonce, {}).values():
+            self._impressions.unanswered(nonce, call.partition, now - call.sent)
             call.conn = None
             call.maybe = True
             self._unsettled.in_doubt = True
@@ -407,6 +416,8 @@ class ClientCore:
             if call is None:
                 continue
             if call.deadline <= now:
+                if call.conn is not None:
+                    self._impressions.unanswered(call.conn, call.partition, now - call.sent)
                 self._end(call, Result(error=self._too_late(call)))
             elif call.conn is None and counter not in self._parked:
                 self._dispatch(call, now)
@@ -415,6 +426,31 @@ class ClientCore:
         """The machine was asleep, which the clock does not count: all calls are that much older."""
         for call in self._calls.values():
             call.slept += seconds
+
+    # ----------------------------------------------------------- complaints
+
+    def _complain(self, now: float) -> None:
+        """A window of impressions is over: tell a handler that is well of those that are not."""
+        table, impressions = self.table, self._impressions
+        if table is None:
+            return
+        for nonce, calls in self._in_flight.items():
+            for call in calls.values():  # in the order in which they were sent
+                if now - call.sent < WINDOW_S:
+                    break
+                if call.attempt == 1:
+                    impressions.waits(nonce, now - call.sent)
+        for call in self._parked.values():
+            if now - call.started >= WINDOW_S and (route := self._route(call.partition)):
+                impressions.waits(route[0].nonce, now - call.started)
+        bad = impressions.conclude(now, lambda nonce: len(table.partitions_of(nonce)))
+        if not bad:
+            return
+        ill = {complaint.nonce for complaint in bad}
+        well = sorted(nonce for nonce in self._up if nonce not in ill)
+        if well:
+            complaints = Complaints([(*complaint,) for complaint in bad])
+            self._ports.send(well[self.session % len(well)], complaints.frame())
 
     # ------------------------------------------------------------------ end
 

@@ -38,6 +38,7 @@ class Commits:
         self._lease = workings.home.lease
         self._unleased = workings.unleased
         self._gate = workings.gate
+        self._history = workings.history
         self._renewal = 0
         self.set_version = 0
         """The highest of the in-sync set under which a write of this process was acknowledged."""
@@ -57,7 +58,7 @@ class Commits:
         Args:
             now: read before it leaves; the lease counts from then.
         """
-        if batch.grant is not None and batch.grant != self._ownership.grant:
+        if batch.grant not in (None, self._ownership.grant) and not batch.is_kept:
             self._cut(batch)
         batch.grant = self._ownership.grant
         if LANES[batch.lane] == "async":
@@ -108,6 +109,8 @@ class Commits:
             self._ownership.end()
         elif reply.acknowledged:
             self._acknowledged(renewal, reply)
+            if reply.members >= self._history.replicas and grant.life == self._ownership.grant.life:
+                self._history.forget()
             if self._unleased.count:
                 self._calls.retry_unleased(now)
         else:
@@ -139,6 +142,9 @@ class Commits:
             transient: it may pass without anyone's doing.
         """
         self._lease.failed(batch.renewal)
+        self._refuse(reason, now, transient=transient)
+
+    def _refuse(self, reason: str, now: float, *, transient: bool) -> None:
         self._gate.refused(reason, now, transient=transient)
         if self._gate.reason:
             self._home.refuses = self._is_shut
@@ -148,6 +154,8 @@ class Commits:
 
     def on_commit(self, batch: Batch, reply: CommitReply, now: float) -> bool:
         """A batch came back. True: it is finished. False: send the very same batch again."""
+        if batch.is_kept:
+            return self._on_kept(batch, reply, now)
         if reply.status in _OVER:
             self._outbox.done(batch)
             for at in range(len(batch.changes)):
@@ -159,17 +167,71 @@ class Commits:
             if reply.status in _KEEPS and batch.grant is not None:
                 self._ownership.closed(batch.grant)
             return False
-        self._gate.wrote()
-        self._home.refuses = None
+        history = self._history
+        counts = reply.acknowledged and LANES[batch.lane] != "async"
+        is_kept = counts and (reply.members < history.replicas or history.size)
+        if is_kept and not self._is_safe(batch, reply, now):
+            batch.clean = False
+            return False
+        if not history.is_full:
+            self._gate.wrote()
+            self._home.refuses = None
         if not reply.acknowledged:
             # Written, and short of a replica. What its repetition hears of a partition that has moved
             # on meanwhile is no longer the whole truth.
             batch.clean = False
             self._lease.failed(batch.renewal)
             return False
-        if LANES[batch.lane] != "async":
+        if counts:
             self._acknowledged(batch.renewal, reply)
         self._outbox.done(batch)
+        self._settle(batch, reply)
+        self._ownership.settle(now)
+        if self._unleased.count:
+            self._calls.retry_unleased(now)
+        return True
+
+    def _is_safe(self, batch: Batch, reply: CommitReply, now: float) -> bool:
+        """Whether an acknowledged batch will be there whatever is promoted: everybody has it who should, or
+        it is kept here. If not it is sent again until it is.
+        """
+        history = self._history
+        if batch.grant is None or batch.grant.life != self._ownership.grant.life:
+            # The last word of a primary that has been left, perhaps for one that lacks it.
+            self._lease.failed(batch.renewal)
+            return False
+        if reply.members >= history.replicas:
+            history.forget()
+            return True
+        if history.keep(batch):
+            return True
+        self._acknowledged(batch.renewal, reply)
+        self._refuse(history.reason, now, transient=True)
+        return False
+
+    def next_first(self, lane: int) -> Batch | None:
+        """What has to be sent before anything new, on that lane, which is free."""
+        return self._history.next(lane, self._outbox.last_seq(lane))
+
+    def _on_kept(self, batch: Batch, reply: CommitReply, now: float) -> bool:
+        """Something came back that is sent again since the primary is another one."""
+        history = self._history
+        if not history.is_under_way(batch):  # for a life that is over
+            self._lease.failed(batch.renewal)
+            return True
+        if reply.status is StoreStatus.GAP and history.heard(batch, int(reply.detail)):
+            self._lease.failed(batch.renewal)
+            return True
+        if reply.status in _OVER:
+            self._ownership.end()
+            return True
+        if not reply.acknowledged:
+            self._lease.failed(batch.renewal)
+            if reply.status in _KEEPS and batch.grant is not None:
+                self._ownership.closed(batch.grant)
+            return False
+        self._acknowledged(batch.renewal, reply)
+        history.written(batch)
         self._settle(batch, reply)
         self._ownership.settle(now)
         if self._unleased.count:

@@ -34,6 +34,7 @@ from mesh.core.watch_signals import (
     AskLoop,
     AskPeer,
     AskWarden,
+    ClientComplained,
     Condemn,
     Echoed,
     Event,
@@ -117,6 +118,8 @@ class Detector:
                 self._on_seen(seen, now)
             case Inquired(probed):
                 self._on_probed(probed)
+            case ClientComplained(by, among, about):
+                self._ward.hear(by, among, about, now)
             case RenewalsSeen(numbers):
                 self._on_renewals(numbers, now)
             case WardenWatches(warden, nonce):
@@ -244,15 +247,9 @@ class Detector:
             if condition is not Condition.STARVED:
                 orders += self._tell_slow(process, now)
             elif not panics:
-                orders += self._shed_starved(process, now)
+                self._ward.starves(process.nonce, now)
             if eye is not None and eye.own_s >= process.limit_s:
                 orders += self._kill(process, condition, warden, now)
-        return orders
-
-    def _shed_starved(self, process: WatchedProcess, now: float) -> list[Order]:
-        orders: list[Order] = []
-        for reweigh in self._ward.starves(process.nonce, now):
-            orders += [reweigh, self._reweighed(reweigh.nonce, reweigh.weight, reweigh.why)]
         return orders
 
     def _ask(self, process: WatchedProcess, now: float) -> list[Order]:

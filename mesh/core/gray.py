@@ -2,87 +2,65 @@
 
 No threshold is right for every application, but handlers of one mesh do the same work: one that is four
 times slower than the median of the others, or fails far more of its calls, or waits for a CPU while they do
-not, is ill, whatever its figures are. It loses its load and not its life: its weight falls, and handovers
-take its partitions away at their own pace.
+not, may be ill, whatever its figures are. Two look at it, and neither is believed alone:
 
-    well --outlier for gray_s--> shed (weight 0) --well_s without a sign--> a tenth --> half --> all of it
-                                   ^------------------- a sign, well_s doubled ------------------'
+    its own beats      say that it is an outlier. Busy handlers are that, too, and serve well
+    clients            see the same in their calls. One client may be ill itself, or lie
 
-Only a third of the handlers, and never the last one, is shed at the same time: where more are slow, it is
+An outlier in its beats that a client sees, too, is ill. One whose beats are as usual is so only where
+several machines of clients, and a third of them all, see it far off: the network between is bad, on one side.
+An error that an application raises everywhere is no sign, since its peers have it, too.
+
+It loses its load and not its life: its weight falls in steps, and handovers take its partitions away at their
+own pace. The first step is small and may have been a mistake; from the second on it is emptied. Whoever
+receives must not be the worse for it, or the next step waits.
+
+    well --outlier for gray_s--> 90 % --> 50 % --> nothing --well_s without a sign--> 10 % --> 50 % --> all
+                                  ^------------ a sign, at half the distance; well_s doubled ------------'
+
+Only a third of the handlers, and never the last one, is relieved at the same time: where more are slow, it is
 not they who are ill.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from statistics import median
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+from mesh.core.impressions import Complaint
+from mesh.core.patient import Patient
+from mesh.core.peers import most_ill, usual
 from mesh.core.pulse import Pulse
+from mesh.core.ramp import Ramp
 from mesh.core.timing import Timing
 from mesh.core.watch_signals import Reweigh
 
-_STEPS = (0.1, 0.5, 1.0)
-"""Shares of its weight that one that was shed is given back, one after the other."""
 _MOST_DOUBLINGS = 5
-_LEAST_TIMED = 5
-"""Calls in a window, or its latency says nothing."""
-_LEAST_CALLS = 10
 _FAR_SHARE = 0.3
 """Of calls that fail, or of time that is spent waiting for a CPU: so far above the median is an outlier."""
+_CPU_FACTOR, _CPU_SHARE = 2.0, 0.4
+"""Of a core. A handler that has work for a whole one, where others have little, is no outlier by less."""
 _LAG_FLOOR_S = 0.05
+_QUEUE_FLOOR = 50.0
+_MEMORY_FACTOR, _MEMORY_FLOOR_MIB = 2.0, 256.0
+_RELAPSE = 0.5
+"""Whoever was relieved is an outlier at half the distance, or it would be well as soon as it has less."""
+_LEAST_OF_CLIENTS = 1 / 3
+"""Of the machines that clients are on, where only they see something."""
 
 
-class _Patient:
-    """One handler, as its beats of the last `gray_s` show it."""
+class _Figure(NamedTuple):
+    """One thing that handlers are compared by; outliers are above factor · usual + floor."""
 
-    def __init__(self, nonce: bytes, weight: float) -> None:
-        self.nonce = nonce
-        self.weight = weight
-        self.beats: deque[tuple[float, Pulse]] = deque()
-        self.sign = ""
-        self.since: float | None = None
-        """From when on it has been an outlier without a break."""
-        self.step: int | None = None
-        """How much of its weight it was given back; None where nothing was ever taken."""
-        self.due = 0.0
-        """When it is given more, if there is no sign until then."""
-        self.doublings = 0
+    name: str
+    of: Callable[[Patient], float | None]
+    factor: float
+    floor: float
 
-    @property
-    def is_shed(self) -> bool:
-        return self.step is not None
-
-    def beat(self, pulse: Pulse, now: float, window_s: float) -> None:
-        self.beats.append((now, pulse))
-        while self.beats[0][0] < now - window_s:
-            self.beats.popleft()
-
-    def latency_s(self) -> float | None:
-        beats = [pulse for _, pulse in self.beats]
-        if sum(pulse.timed for pulse in beats) < _LEAST_TIMED:
-            return None
-        return median(pulse.latency_ms for pulse in beats if pulse.timed) / 1000
-
-    def lag_s(self) -> float | None:
-        if len(self.beats) < _LEAST_TIMED:
-            return None
-        return median(pulse.lag_ms for _, pulse in self.beats) / 1000
-
-    def error_share(self) -> float | None:
-        if len(self.beats) < _LEAST_TIMED:
-            return None
-        first, last = self.beats[0][1], self.beats[-1][1]
-        errors = last.errors - first.errors
-        calls = errors + last.done - first.done
-        return errors / calls if calls >= _LEAST_CALLS else None
-
-    def waiting_share(self) -> float | None:
-        if len(self.beats) < _LEAST_TIMED:
-            return None
-        first, last = self.beats[0][1], self.beats[-1][1]
-        span_ms = last.at_ms - first.at_ms
-        return (last.delay_ms - first.delay_ms) / span_ms if span_ms > 0 else None
+    def bound(self, among_others: float, distance: float) -> float:
+        """What is above this is far off; `distance`: 1, or less for whoever is looked at more closely."""
+        return among_others + distance * ((self.factor - 1) * among_others + self.floor)
 
 
 class Ward:
@@ -94,19 +72,33 @@ class Ward:
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
-        self._patients: dict[bytes, _Patient] = {}
+        self._patients: dict[bytes, Patient] = {}
+        self._machines = 0
+        """How many have clients, as was last heard."""
+        factor = timing.gray_factor
+        self._latency = _Figure("latency", Patient.latency_s, factor, timing.gray_floor_s)
+        self._errors = _Figure("errors", Patient.error_share, 1.0, _FAR_SHARE)
+        self._figures = (
+            self._latency,
+            self._errors,
+            _Figure("loop lag", Patient.lag_s, factor, _LAG_FLOOR_S),
+            _Figure("waiting for a CPU", Patient.waiting_share, 1.0, _FAR_SHARE),
+            _Figure("CPU", Patient.cpu_share, _CPU_FACTOR, _CPU_SHARE),
+            _Figure("calls in memory", Patient.pending, factor, _QUEUE_FLOOR),
+            _Figure("MiB of memory", Patient.memory_mib, _MEMORY_FACTOR, _MEMORY_FLOOR_MIB),
+        )
 
     def __repr__(self) -> str:
-        return f"Ward({len(self._patients)} handlers, {len(self.shed)} without their load)"
+        return f"Ward({len(self._patients)} handlers, {len(self.relieved)} without their load)"
 
     @property
-    def shed(self) -> list[bytes]:
-        """Those that hold less than their weight."""
-        return [p.nonce for p in self._patients.values() if p.is_shed]
+    def relieved(self) -> list[bytes]:
+        """Those that hold less than their weight, or are about to."""
+        return [p.nonce for p in self._patients.values() if p.is_relieved]
 
     def join(self, nonce: bytes, weight: float) -> None:
         """Compare that one, too."""
-        self._patients.setdefault(nonce, _Patient(nonce, weight))
+        self._patients.setdefault(nonce, Patient(nonce, weight))
 
     def leave(self, nonce: bytes) -> None:
         """It is gone."""
@@ -116,34 +108,45 @@ class Ward:
         """It says how it is."""
         patient = self._patients.get(pulse.nonce)
         if patient is not None:
-            patient.beat(pulse, now, self._timing.gray_s)
+            patient.beat(pulse, now, self._timing.gray_s / 2)
+
+    def hear(self, by: str, among: int, about: Sequence[Complaint], now: float) -> None:
+        """A client on the machine `by`, one of so many, says how they are."""
+        self._machines = among
+        for complaint in about:
+            patient = self._patients.get(complaint.nonce)
+            if patient is not None:
+                patient.complaints[by] = now, complaint
 
     def slept(self, span_s: float) -> None:
         """The judge did: what nobody looked at counts for nobody."""
         for patient in self._patients.values():
             patient.beats.clear()
+            patient.complaints.clear()
             patient.since = None
-            patient.due += span_s
+            patient.put_off(span_s)
 
-    def starves(self, nonce: bytes, now: float) -> list[Reweigh]:
-        """The detector has found that its loop gets no CPU."""
+    def starves(self, nonce: bytes, now: float) -> None:
+        """The detector has found that its loop gets no CPU: nobody else has to see it."""
         patient = self._patients.get(nonce)
-        return self._shed(patient, "starved", now) if patient is not None else []
+        if patient is not None:
+            patient.starves_until = now + self._timing.gray_s / 2
 
     def examine(self, now: float) -> list[Reweigh]:
         """Compare everybody; call a few times in each `gray_s`."""
         orders: list[Reweigh] = []
-        signs = self._signs()
-        for patient in list(self._patients.values()):
-            patient.sign = signs.get(patient.nonce, "")
+        self._look_for_signs(now)
+        for patient in self._patients.values():
             if not patient.sign:
                 patient.since = None
-                orders += self._give_back(patient, now)
-                continue
-            if patient.since is None:
+            elif patient.since is None:
                 patient.since = now
-            if now - patient.since >= self._timing.gray_s:
-                orders += self._shed(patient, "gray", now)
+            starves = now < patient.starves_until
+            lasts = patient.since is not None and now - patient.since >= self._timing.gray_s
+            if starves or patient.falling is not None or (lasts and patient.is_felt):
+                orders += self._relieve(patient, now, starves=starves)
+            elif not patient.is_felt:
+                orders += self._give_back(patient, now)
         return orders
 
     def sign_of(self, nonce: bytes) -> str:
@@ -151,56 +154,102 @@ class Ward:
         patient = self._patients.get(nonce)
         return patient.sign if patient is not None else ""
 
-    def _signs(self) -> dict[bytes, str]:
-        timing, signs = self._timing, dict[bytes, str]()
-        all_ = self._patients.values()
-        latency = {p.nonce: p.latency_s() for p in all_}
-        lag = {p.nonce: p.lag_s() for p in all_}
-        errors = {p.nonce: p.error_share() for p in all_}
-        waiting = {p.nonce: p.waiting_share() for p in all_}
-        for nonce in self._patients:
-            for what, values, factor, floor in (
-                ("latency", latency, timing.gray_factor, timing.gray_floor_s),
-                ("loop lag", lag, timing.gray_factor, _LAG_FLOOR_S),
-                ("errors", errors, 1.0, _FAR_SHARE),
-                ("waiting for a CPU", waiting, 1.0, _FAR_SHARE),
-            ):
-                own = values[nonce]
-                peers = _others(values, nonce)
-                if own is None or not peers:
-                    continue
-                usual = median(peers)
-                if own > factor * usual + floor:
-                    signs.setdefault(nonce, f"{what} {own:.3g}, its peers' {usual:.3g}")
-        return signs
+    # ------------------------------------------------------------------- signs
 
-    def _shed(self, patient: _Patient, why: str, now: float) -> list[Reweigh]:
-        if patient.step == 0:
-            patient.due = max(patient.due, now + self._timing.well_s)
+    def _look_for_signs(self, now: float) -> None:
+        in_beats = self._outliers()
+        for nonce, patient in self._patients.items():
+            seen = patient.complained_of(now)
+            far = [complaint for complaint in seen if self._is_far(complaint, patient)]
+            least = max(self._timing.gray_clients, math.ceil(self._machines * _LEAST_OF_CLIENTS))
+            if nonce in in_beats:
+                patient.sign, patient.is_felt = in_beats[nonce], bool(seen)
+            elif len(far) >= least:
+                text = f"{len(far)} of {self._machines} clients: {_in_words(far[0])}"
+                patient.sign, patient.is_felt = text, True
+            else:
+                patient.sign, patient.is_felt = "", False
+
+    def _outliers(self) -> dict[bytes, str]:
+        found: dict[bytes, str] = {}
+        for figure in self._figures:
+            own = {n: figure.of(p) for n, p in self._patients.items()}
+            values = {n: value for n, value in own.items() if value is not None}
+            for nonce, among_others in usual(values).items():
+                if values[nonce] > figure.bound(among_others, _distance(self._patients[nonce])):
+                    text = f"{figure.name} {values[nonce]:.3g}, its peers' {among_others:.3g}"
+                    found.setdefault(nonce, text)
+        return found
+
+    def _is_far(self, seen: Complaint, patient: Patient) -> bool:
+        """Whether a client alone would be right, were it to be believed."""
+        distance = _distance(patient)
+        return seen.failed > self._errors.bound(
+            seen.usual_failed, distance
+        ) or seen.latency_s > self._latency.bound(seen.usual_latency_s, distance)
+
+    # ------------------------------------------------------------------- load
+
+    def _relieve(self, patient: Patient, now: float, *, starves: bool) -> list[Reweigh]:
+        """It is ill: begin to take its load away, or go on with it."""
+        if patient.share == 0:
+            patient.rising = None
+            patient.well_at = max(patient.well_at, now + self._timing.well_s)
             return []
-        if not patient.is_shed and len(self.shed) >= self._most_shed():
+        ramp = patient.falling
+        if ramp is None:
+            if not patient.is_relieved and len(self.relieved) >= most_ill(len(self._patients)):
+                return []
+            if (
+                patient.is_relieved or now < patient.well_at
+            ):  # it had hardly been given its load back
+                patient.doublings = min(_MOST_DOUBLINGS, patient.doublings + 1)
+            else:
+                patient.doublings = 0
+            ramp = patient.falling = Ramp(patient.share, 0.0, self._timing.gray_s / 4, now)
+            patient.rising = None
+            patient.peers_s = self._usual_latency_s()
+        if ramp.taken <= 1 and not (patient.is_felt or starves):
+            patient.falling = None  # it was nothing
+        elif ramp.step(now, clear=self._are_clear(patient)):
+            patient.share = ramp.share
+            patient.falling = None if ramp.is_over else ramp
+            patient.well_at = now + self._timing.well_s * 2**patient.doublings
+            why = "starved" if starves else "gray"
+            return [Reweigh(patient.nonce, patient.weight * patient.share, why)]
+        return []
+
+    def _usual_latency_s(self) -> float | None:
+        """Of those who would have to take more."""
+        others = {p.nonce: p.latency_s() for p in self._patients.values() if not p.is_relieved}
+        values = {n: value for n, value in others.items() if value is not None}
+        return sorted(values.values())[len(values) // 2] if values else None
+
+    def _are_clear(self, patient: Patient) -> bool:
+        """They are not the worse for what they got so far."""
+        before, after = patient.peers_s, self._usual_latency_s()
+        return before is None or after is None or after <= self._latency.bound(before, 1.0)
+
+    def _give_back(self, patient: Patient, now: float) -> list[Reweigh]:
+        if patient.share == 1:
             return []
-        if patient.is_shed or now < patient.due:  # it had hardly been given its load back
-            patient.doublings = min(_MOST_DOUBLINGS, patient.doublings + 1)
-        else:
-            patient.doublings = 0
-        patient.step = 0
-        patient.due = now + self._timing.well_s * 2**patient.doublings
-        return [Reweigh(patient.nonce, 0.0, why)]
-
-    def _most_shed(self) -> int:
-        number = len(self._patients)
-        return 0 if number < 2 else max(1, number // 3)
-
-    def _give_back(self, patient: _Patient, now: float) -> list[Reweigh]:
-        if patient.step is None or now < patient.due:
+        if patient.rising is None:
+            patient.rising = Ramp(patient.share, 1.0, self._timing.well_s, patient.well_at)
+        if not patient.rising.step(now, clear=True):
             return []
-        share = _STEPS[patient.step]
-        patient.step = patient.step + 1 if patient.step + 1 < len(_STEPS) else None
-        patient.due = now + self._timing.well_s * (1 if patient.is_shed else 2**patient.doublings)
-        return [Reweigh(patient.nonce, patient.weight * share, "well")]
+        patient.share = patient.rising.share
+        if patient.rising.is_over:
+            patient.rising = None
+        patient.well_at = now + self._timing.well_s * 2**patient.doublings
+        return [Reweigh(patient.nonce, patient.weight * patient.share, "well")]
 
 
-def _others(values: dict[bytes, float | None], nonce: bytes) -> list[float]:
-    found: Iterable[float | None] = (v for n, v in values.items() if n != nonce)
-    return [v for v in found if v is not None]
+def _distance(patient: Patient) -> float:
+    return _RELAPSE if patient.is_relieved else 1.0
+
+
+def _in_words(seen: Complaint) -> str:
+    return (
+        f"errors {seen.failed:.3g}, its peers' {seen.usual_failed:.3g}; "
+        f"latency {seen.latency_s:.3g}, its peers' {seen.usual_latency_s:.3g}"
+    )

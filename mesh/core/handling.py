@@ -23,12 +23,13 @@ from mesh.core.commits import Commits
 from mesh.core.expiry import Expiry
 from mesh.core.forgetting import Forgetting
 from mesh.core.handling_config import HandlingConfig
+from mesh.core.history import History
 from mesh.core.lease import Lease
-from mesh.core.listing import Listings
+from mesh.core.listing import Listing, Listings
 from mesh.core.messages import Beat
 from mesh.core.outbox import Change, Outbox
 from mesh.core.ownership import Ownership
-from mesh.core.reading import Reading
+from mesh.core.reading import Load, Reading
 from mesh.core.reads import Reads
 from mesh.core.records import GrantRef
 from mesh.core.retention import Retention
@@ -90,6 +91,7 @@ class HandlerCore:
         )
         self._listings = Listings(self._expiry, lambda: self.grant.life)
         self._forgetting = Forgetting(in_memory, self.retention)
+        self._history = History(config.replicas, config.history_bytes)
         workings = Workings(
             nonce,
             config,
@@ -106,6 +108,7 @@ class HandlerCore:
             self._listings,
             WriteGate(),
             Unleased(),
+            self._history,
         )
         self._calls = calls = Calls(workings)
         self._apart = apart = Apart(workings, calls)
@@ -134,15 +137,17 @@ class HandlerCore:
         """Call after each round of events."""
         # And so does what it fetches.
         self.next_batch = self._outbox.next_batch
+        self.next_first = commits.next_first
+        """What a lane has to send before `next_batch`, while `comes_first`."""
+        self.waits = self._history.waits
+        """Ask for each batch, each time before it is sent."""
         self.send = commits.send
         """Call for each batch, each time that it is sent."""
         self.renewal_is_due = commits.renewal_is_due
         self.renew = commits.renew
         self.take_runs = apart.take_runs
-        self.take_wants = self._reading.take_wants
         self.next_sweep = self._reading.next_sweep
         self.next_scan = self._reading.next_scan
-        self.next_listing = self._listings.next
         self.take_messages = ownership.take_messages
         self.to_repeat = ownership.to_repeat
         self.held_epochs = self._tenures.packed
@@ -249,14 +254,37 @@ class HandlerCore:
         return self._outbox.has_queued(durability)
 
     @property
+    def comes_first(self) -> bool:
+        """Something has to be sent before anything new."""
+        return self._history.is_due
+
+    @property
+    def is_behind(self) -> bool:
+        """The store may lack what this handler was told that it has: nothing is read from it."""
+        return self._history.is_behind
+
+    @property
+    def resent(self) -> int:
+        """Batches that were acknowledged in an earlier life, and that the primary of this one lacked."""
+        return self._history.resent
+
+    @property
     def has_wants(self) -> bool:
-        """Some key has to be read from the store."""
-        return self._reading.is_due
+        """Some key has to be read from the store, and may be."""
+        return self._reading.is_due and not self._history.is_behind
+
+    def take_wants(self) -> list[Load]:
+        """Reads that are due, to go to the store in one call."""
+        return [] if self._history.is_behind else self._reading.take_wants()
 
     @property
     def has_listings(self) -> bool:
-        """Some partition's keys are to be read from the store."""
-        return self._listings.is_due
+        """Some partition's keys are to be read from the store, and may be."""
+        return self._listings.is_due and not self._history.is_behind
+
+    def next_listing(self) -> Listing | None:
+        """The listing whose next page is to be read."""
+        return None if self._history.is_behind else self._listings.next()
 
     @property
     def is_idle(self) -> bool:

@@ -29,6 +29,9 @@ class HandlingConfig:
         max_pending: calls in memory at the same time, held ones too; the next ones are refused.
         max_wants: keys read with one call to the store; a primary must not stand still for one read.
         cache_bytes: state kept in memory; unacknowledged state is never evicted.
+        replicas: that a complete in-sync set has; 0: nobody is asked to have more than the primary.
+        history_bytes: of what is acknowledged while the set has fewer (mesh.core.history); full: nothing is
+            acknowledged until it is complete; 0: nothing is kept.
         limits: of the wire.
         lease: for how long it may answer queries, and how often that is renewed.
     """
@@ -45,5 +48,7 @@ class HandlingConfig:
     max_pending: int = 16_384
     max_wants: int = 512
     cache_bytes: int = 512 * 1024 * 1024
+    replicas: int = 0
+    history_bytes: int = 256 * 1024 * 1024
     limits: Limits = Limits()  # noqa: RUF009 - frozen
     lease: LeaseTiming = LeaseTiming()  # noqa: RUF009 - frozen

@@ -39,7 +39,7 @@ class SupervisionConfig:
 
 
 class Weighed(NamedTuple):
-    """A smaller weight, since when, and why: "gray" or "starved"."""
+    """A smaller weight, since when it is below its own, and why: "gray", "starved" or "well"."""
 
     weight: float
     since: float

@@ -238,6 +238,30 @@ class Goodbye(Message):
     session: int
 
 
+Complained = tuple[bytes, int, float, float, float, float]
+"""A mesh.core.impressions.Complaint, as it travels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaints(Message):
+    """What a client sees of handlers that are far from the others; it says so to one of the others."""
+
+    about: list[Complained]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSays(Message):
+    """A handler passes on to the leader what a client complains of.
+
+    `by` names the machine of the client, as the handler sees it, and `among` how many machines of clients are
+    connected there: what several clients on one machine see may be that machine's doing.
+    """
+
+    by: str
+    among: int
+    about: list[Complained]
+
+
 @dataclass(frozen=True, slots=True)
 class WardenHere(Message):
     """A warden reports for work, with the nonces of the handler processes it watches."""

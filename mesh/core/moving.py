@@ -8,21 +8,16 @@ from mesh.core import assignment
 from mesh.core.epochs import NOT_HELD, next_epoch
 from mesh.core.handovers import Handovers
 from mesh.core.members import Member
+from mesh.core.peers import most_ill
 from mesh.core.records import Moves
 from mesh.core.table import Table, TableVersion
-
-ILL_AT_ONCE = 1 / 3
-"""Of the handlers, or one: so many may be relieved of their load at the same time. Were it more, the others
-could not carry it, and it were likelier that something else is wrong.
-"""
 
 
 def weights_of(members: Sequence[Member]) -> dict[bytes, float]:
     """What each is to hold, in proportion; those that fell ill first are relieved first."""
     weights = {m.row.nonce: m.weight for m in members}
     ill = [(m.weighed.since, m.row.nonce, m.weighed.weight) for m in members if m.weighed]
-    most = max(1, int(len(weights) * ILL_AT_ONCE))
-    weights |= {nonce: weight for _, nonce, weight in sorted(ill)[:most]}
+    weights |= {nonce: weight for _, nonce, weight in sorted(ill)[: most_ill(len(weights))]}
     if ill and max(weights.values()) <= 0:
         return {m.row.nonce: m.weight for m in members}  # somebody has to have them
     return weights

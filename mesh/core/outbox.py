@@ -58,6 +58,7 @@ class Batch:
             it was not executed.
         renewal: the number that its last send carried.
         grant: under which that was; None before the first one.
+        is_kept: it was acknowledged once, and is sent again to a primary that lacks it (mesh.core.history).
     """
 
     lane: int
@@ -67,6 +68,7 @@ class Batch:
     clean: bool = True
     renewal: int = 0
     grant: GrantRef | None = None
+    is_kept: bool = False
 
 
 class Outbox:
@@ -143,6 +145,10 @@ class Outbox:
         batch = Batch(lane, self._last_seq[lane], entries, changes)
         self._in_flight[lane] = batch
         return batch
+
+    def last_seq(self, lane: int) -> int:
+        """The highest number that was given to a batch of that lane."""
+        return self._last_seq[lane]
 
     def done(self, batch: Batch) -> None:
         """The batch has its verdict; the lane and its partitions are free again."""

@@ -59,6 +59,7 @@ class Ownership:
         self._cache = workings.cache
         self._reading = workings.reading
         self._lease = workings.home.lease
+        self._history = workings.history
         self._async_prefixes = tuple(
             state_field(spec.name, b"")
             for spec in workings.registry.specs
@@ -122,6 +123,8 @@ class Ownership:
         self.grant = GrantRef(self._nonce, message.life, message.version)
         if message.life > self._closed:
             self._closed = 0
+        if is_next_life:
+            self._history.begin()
         epochs = unpack_epochs(message.epochs)
         adopted: list[int] = []
         for partition in tenures.compare(epochs):
@@ -178,7 +181,7 @@ class Ownership:
 
     def settle(self, now: float) -> None:
         """Partitions that have nothing left to commit are released."""
-        if not self._settling:
+        if not self._settling or self._history.is_behind:
             return
         by_token: dict[int, list[tuple[int, int]]] = {}
         for partition in list(self._settling):
@@ -261,6 +264,7 @@ class Ownership:
         """The grant is over, and with it all that is held."""
         self._tenures.revoked = True
         self._lease.end()
+        self._history.end()
         self._dropped.clear()
         self._untold.clear()
         for partition in self._tenures.held():

@@ -66,6 +66,7 @@ class CommitReply(NamedTuple):
     """`acknowledged`: every node that must have the batch has it. A short count leaves it False.
 
     `detail`: the server's first error where a verdict is FAILED; the last seq where the status is GAP.
+    `members`: of the in-sync set that it is judged by.
     """
 
     status: StoreStatus
@@ -74,6 +75,7 @@ class CommitReply(NamedTuple):
     acknowledged: bool = False
     set_version: int = 0
     detail: str = ""
+    members: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Life:
 
     Attributes:
         run_id: the primary's own; another server, or the same one restarted, has another.
-        number: grows by one with each life.
+        number: grows with each life, and is of this opening alone (mesh.core.life_numbers).
         token: of the leader that the store listens to.
         partitions: number of the mesh's partitions, fixed for good.
         opened_from: version of the in-sync set that this life was opened from.

@@ -61,13 +61,17 @@ class Timing:
     own CPU. Then it is killed. A method's own limit_s, where it is longer, counts instead.
     """
     gray_s: float = _LOCAL["gray_s"]
-    """Seconds over which a handler is compared with its peers; an outlier for as long again loses its
-    partitions. Longer forgives more, and moves later.
+    """Seconds for which a handler is an outlier among its peers before it loses partitions: a tenth of them,
+    half, all, a quarter as long after one another. Longer forgives more, and moves later.
     """
     gray_floor_s: float = _LOCAL["gray_floor_s"]
     """Seconds of latency below which no difference between handlers matters."""
     gray_factor: float = 4.0
     """So many times slower than the median of its peers is an outlier."""
+    gray_clients: int = int(_LOCAL["gray_clients"])
+    """A handler whose own beats are as usual is an outlier once so many machines of clients say so; at least
+    2. Fewer: a rack's bad network moves partitions. What its beats say a single client bears out.
+    """
     well_s: float = _LOCAL["well_s"]
     """Seconds without any sign before a handler is given load again, a tenth at first; doubled each time that
     it falls ill again.
@@ -111,6 +115,7 @@ class Timing:
                 read_s=all_.pop("lease_read_s"),
             ),
             missed_beats=int(all_.pop("missed_beats")),
+            gray_clients=int(all_.pop("gray_clients")),
             method_limit_s=method_limit_s,
             **all_,
         )

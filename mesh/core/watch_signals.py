@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mesh.core.impressions import Complaint
 from mesh.core.pulse import Probed, Pulse, Seen
 
 Cause = Literal["hang", "unreachable"]
@@ -64,6 +65,20 @@ class Inquired:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientComplained:
+    """A client sees handlers that are far from the others.
+
+    Attributes:
+        by: its machine.
+        among: how many machines have clients.
+    """
+
+    by: str
+    among: int
+    about: Sequence[Complaint]
+
+
+@dataclass(frozen=True, slots=True)
 class RenewalsSeen:
     """The renewal numbers of all grants, as the store has them; None: the store could not say."""
 
@@ -97,6 +112,7 @@ Event = (
     | Echoed
     | Saw
     | Inquired
+    | ClientComplained
     | RenewalsSeen
     | WardenWatches
     | WardenGone

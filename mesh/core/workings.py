@@ -12,6 +12,7 @@ from mesh.core.answers import Answers
 from mesh.core.cache import Cache
 from mesh.core.expiry import Expiry
 from mesh.core.handling_config import HandlingConfig
+from mesh.core.history import History
 from mesh.core.listing import Listings
 from mesh.core.outbox import Outbox
 from mesh.core.reading import Reading
@@ -33,6 +34,7 @@ class Workings:
         answers: its counts, and what callers are told.
         gate: whether the store takes what is written.
         unleased: queries that wait for the lease.
+        history: what a short set has acknowledged.
     """
 
     nonce: bytes
@@ -50,3 +52,4 @@ class Workings:
     listings: Listings
     gate: WriteGate
     unleased: Unleased
+    history: History

@@ -86,6 +86,11 @@ class Connection(asyncio.Protocol):
         return f"Connection({self.peer}, {self.role or 'no hello yet'}, {state})"
 
     @property
+    def machine(self) -> str:
+        """Where the peer is, whatever its port."""
+        return self.peer.rpartition(":")[0]
+
+    @property
     def is_closed(self) -> bool:
         """Nothing more will arrive, and what is sent goes nowhere."""
         return self._closed

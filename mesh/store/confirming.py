@@ -60,6 +60,8 @@ class Written(NamedTuple):
     reply: list[Any]
     set_version: int = 0
     acknowledged: bool = False
+    members: int = 0
+    """Of the in-sync set by which that is judged."""
 
 
 class Asked(NamedTuple):
@@ -154,7 +156,8 @@ class Confirming:
             and after
             and asked.links <= count(replies[1]) < len(after.links)
         )
-        return Written(StoreStatus.OK, reply, current.version, acknowledged), more
+        members = len(current.members)
+        return Written(StoreStatus.OK, reply, current.version, acknowledged, members), more
 
     def is_on_disks(self, asked: Asked, replies: list[Any], after: Role | None) -> bool:
         """Whether the disks have it that must: the primary's own, and for the class "fsynced" that of every

@@ -72,10 +72,12 @@ class MemoryStore:
             return reply
         life = self._server.life
         version = life.sync_set.version if life else 0
+        members = len(life.sync_set.members) if life else 0
         if LANES[lane] == "async":
             self._ahead_of = max(self._ahead_of, self._server.offset)
             return reply._replace(acknowledged=True, set_version=version)
-        return reply._replace(acknowledged=self._acknowledged(), set_version=version)
+        acknowledged = self._acknowledged()
+        return reply._replace(acknowledged=acknowledged, set_version=version, members=members)
 
     def async_lag_s(self) -> float:
         if self._ahead_of and all(at >= self._ahead_of for _, at in self._server.role().links):

@@ -24,7 +24,8 @@ from mesh.store.refusal import ServerError, refusal
 from mesh.store.resp import Connection
 
 _STATUS = {status.value.encode(): status for status in StoreStatus}
-_NOT_PRIMARY = ("READONLY", "MASTERDOWN")
+_NOT_PRIMARY = ("READONLY", "MASTERDOWN", "NOREPLICAS")
+"""Who says so is no primary; or the last of its replicas has left it, which may follow another one by now."""
 
 
 def status_of(reply: list[Any]) -> StoreStatus:

@@ -2,11 +2,13 @@
 
 shell       the supervisor itself: who is heard, and what becomes of it
 links       who is connected, and what they are sent
+peers       the links to the other supervisors
+candidate   how it comes to lead, and how its lead ends
 leader      what a leader does: the brain's events and effects, its store calls and starts
-opening     how a life is opened on the store's primary
+watch       what a leader sees: beats and reports for the detector, whose orders it carries out
 questions   what tools ask
 journal     what has happened
-tasks       what it has under way
+settings    where it stands
 """
 
 from __future__ import annotations

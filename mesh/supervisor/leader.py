@@ -20,7 +20,7 @@ from mesh.store.api import Store, StoreRefused, StoreUnreachable
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.links import Links
 from mesh.supervisor.settings import Launcher
-from mesh.supervisor.tasks import Tasks
+from mesh.tasks import Tasks
 
 log = logging.getLogger("mesh.supervisor")
 
@@ -38,7 +38,6 @@ class Leader:
         journal: gets its records.
         clock: what the brain is told the time by.
         tasks: what it has under way.
-        over: called when its lead is over: the store says so.
     """
 
     def __init__(
@@ -49,12 +48,13 @@ class Leader:
         journal: Journal,
         clock: Clock,
         tasks: Tasks,
-        over: Callable[[LeadershipEvent], None],
     ) -> None:
         self.core: Supervision | None = None
         """The brain, while this supervisor leads."""
         self.overhear: Callable[[sv.Event], None] = lambda _: None
         """Told of each event before the brain is."""
+        self.over: Callable[[LeadershipEvent], None] = lambda _: None
+        """Told when the store says that somebody else leads."""
         self.starts: dict[str, asyncio.Task[None]] = {}
         """The newest start of each handler."""
         self._store = store
@@ -63,7 +63,6 @@ class Leader:
         self._journal = journal
         self._clock = clock
         self._tasks = tasks
-        self._over = over
         self._ticking: asyncio.Task[None] | None = None
         self._halted = False
         self._unanswered_since: float | None = None
@@ -118,11 +117,8 @@ class Leader:
                 _ = self._tasks.spawn(self._call_store(call), "takeover")
             case sv.ReadRenewals(nonces):
                 _ = self._tasks.spawn(self._read_renewals(nonces), "renewals")
-            case sv.LifeClosed():
-                # The next one is opened by whoever looks after the store (mesh.lives).
-                self._unanswered_since = self._clock.now()
             case sv.Deposed():
-                self._over(Deposed())
+                self.over(Deposed())
             case sv.TellGrant(nonce, grant):
                 self._links.tell(nonce, grant)
             case sv.AskRelease(nonce, release):
@@ -156,8 +152,10 @@ class Leader:
             self._unanswered_since = self._clock.now()
         event: sv.Event
         try:
-            event = sv.RenewalsRead(await self._store.renewals(core.life, nonces))
-            self._unanswered_since = None
+            numbers = await self._store.renewals(core.life, nonces)
+            event = sv.RenewalsRead(numbers)
+            if numbers is not None:
+                self._unanswered_since = None
         except (StoreUnreachable, StoreRefused) as error:
             log.debug("the store does not say who has renewed: %s", error)
             event = sv.StoreAway()
@@ -185,7 +183,7 @@ class Leader:
         life = (await self._store.recorded()).life
         if life is not None and life.token == token:
             return True
-        self._over(Deposed())
+        self.over(Deposed())
         return False
 
     async def _tick(self) -> None:

@@ -19,7 +19,7 @@ from mesh.errors import MeshError, ProtocolError, Unavailable
 from mesh.net.connection import Connection
 from mesh.net.dial import dial
 from mesh.supervisor.settings import SupervisorSettings
-from mesh.supervisor.tasks import Tasks
+from mesh.tasks import Tasks
 
 log = logging.getLogger("mesh.supervisor")
 

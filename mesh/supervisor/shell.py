@@ -18,12 +18,11 @@ from typing import Any
 
 from mesh.core import leadership as ls
 from mesh.core import signals as sv
-from mesh.core.learned import Learned
-from mesh.core.members import SupervisionConfig
 from mesh.core.messages import (
     Adopted,
     Ask,
     Beat,
+    ClientSays,
     Closed,
     Dropped,
     Exited,
@@ -39,29 +38,26 @@ from mesh.core.messages import (
 )
 from mesh.core.pulse import Echo, Probed, Pulse, Seen, Watches
 from mesh.core.supervision import Supervision
-from mesh.core.timing import Timing
-from mesh.errors import MeshError, ProtocolError
+from mesh.errors import ProtocolError
 from mesh.ids import process_id
-from mesh.lives import Lives, LivesConfig, Opened, Outbid
-from mesh.net.clock import SYSTEM, Clock, Timer
+from mesh.lives import Lives, LivesConfig
+from mesh.net.clock import SYSTEM, Clock
 from mesh.net.connection import Connection
 from mesh.net.health import HealthPort
-from mesh.store.api import Store, StoreRefused, StoreUnreachable
+from mesh.store.api import Store
+from mesh.supervisor.candidate import Candidate
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.leader import Leader
 from mesh.supervisor.links import Links
 from mesh.supervisor.peers import Peers
 from mesh.supervisor.questions import Questions
 from mesh.supervisor.settings import Launcher, SupervisorSettings
-from mesh.supervisor.tasks import Tasks
 from mesh.supervisor.watch import Watch
+from mesh.tasks import Tasks
 
 log = logging.getLogger("mesh.supervisor")
 
 _LAST_WORDS_S = 0.05
-_LEAST_S = 0.001
-_RECORDED_S = 0.3
-"""How long a bidder asks the store for the token that it would bid over, before it bids all the same."""
 
 
 class Supervisor:
@@ -93,10 +89,7 @@ class Supervisor:
         self.links = Links(settings, self)
         self.journal = Journal(self.links.nonce, clock, self.links.spread)
         self.peers = Peers(settings, self.links.nonce, self, self._tasks)
-        self.leadership = ls.Leadership(settings.leadership)
-        self.leader = Leader(
-            store, launcher, self.links, self.journal, clock, self._tasks, self._lead_step
-        )
+        self.leader = Leader(store, launcher, self.links, self.journal, clock, self._tasks)
         self.watch = Watch(settings, self.links, self.journal, clock, self._tasks, self.leader.step)
         self.leader.overhear = self.watch.overhear
         self._lives = Lives(
@@ -111,11 +104,23 @@ class Supervisor:
             clock,
             self.journal.record,
         )
+        self.candidate = Candidate(
+            settings,
+            store,
+            self._lives,
+            self.links,
+            self.journal,
+            self.leader,
+            self.watch,
+            clock,
+            self._tasks,
+            self._take_stock,
+        )
         self.questions = Questions(
             settings,
             self.links,
             self.leader,
-            self.leadership,
+            self.candidate.leadership,
             self.peers,
             self._lives,
             self.journal,
@@ -123,20 +128,10 @@ class Supervisor:
             self._stop_everyone,
         )
         self.health = HealthPort({"/healthz": lambda: "", "/readyz": self._why_not_ready})
-        self._opened: Opened | None = None
-        """What the last bid, or the first opening, has brought."""
-        self._is_first = False
-        self._exits: dict[bytes, sv.ProcessExited] = {}
-        """Every death that a warden has proven; wardens say it once on a link, and who leads may change."""
-        self._looking: Timer | None = None
-        self._looking_at = 0.0
-        self._bidding: asyncio.Task[None] | None = None
-        self._leading: list[asyncio.Task[None]] = []
-        """What a leader does beside what its brain orders."""
         self._stopping = False
 
     def __repr__(self) -> str:
-        return f"Supervisor({self.settings.id}, port {self.port}, {self.leadership!r})"
+        return f"Supervisor({self.settings.id}, port {self.port}, {self.candidate!r})"
 
     @property
     def port(self) -> int:
@@ -180,12 +175,11 @@ class Supervisor:
         Raises:
             SetupError: the store is not fit, does not get ready in time, or belongs to another mesh.
         """
-        self._won(await self._lives.open_first(), is_first=True)
+        await self.candidate.lead()
 
     async def stand_by(self) -> None:
         """Watch whoever leads, and bid for the lead once nobody does."""
-        self.leadership.stand_by(self._clock.now())
-        self._look_later()
+        self.candidate.stand_by()
 
     async def stop(self) -> None:
         """End every task and close every socket."""
@@ -204,152 +198,24 @@ class Supervisor:
         """For a load balancer; empty if clients are told here who owns what."""
         if self._stopping:
             return "the mesh is being stopped"
-        if self.leadership.role is not ls.Role.LEADER and self.leadership.leader is None:
+        leadership = self.candidate.leadership
+        if leadership.role is not ls.Role.LEADER and leadership.leader is None:
             return "no supervisor leads, as far as this one knows"
         return "" if self.links.table is not None else "nobody owns anything yet"
 
     def _halt(self) -> None:
         self._stopping = True
         self.leader.halt()
-        if self._looking is not None:
-            self._looking.cancel()
+        self.candidate.halt()
 
     def _stop_everyone(self) -> None:
         self._halt()
-        self.links.stop_everyone(self.leadership.token)
+        self.links.stop_everyone(self.candidate.leadership.token)
         self._loop.call_later(_LAST_WORDS_S, self.ended.set)
 
     def _fail(self) -> None:
         self.failed = True
         self.ended.set()
-
-    # ---------------------------------------------------------------------- who leads
-
-    def _lead_step(self, event: ls.LeadershipEvent) -> None:
-        if self._stopping:
-            return
-        for effect in self.leadership.step(event, self._clock.now()):
-            self._perform(effect)
-        self._look_later()
-
-    def _look_later(self) -> None:
-        """See to it that somebody looks when a standby's patience ends; beats only ever move that on."""
-        due = self.leadership.due
-        if due is None or self._stopping:
-            return
-        if self._looking is not None:
-            if self._looking_at <= due:
-                return
-            self._looking.cancel()
-        self._looking_at = due
-        delay_s = max(_LEAST_S, due - self._clock.now())
-        self._looking = self._clock.call_later(delay_s, self._look)
-
-    def _look(self) -> None:
-        self._looking = None
-        self._lead_step(ls.Looked())
-
-    def _perform(self, effect: ls.LeadershipEffect) -> None:
-        match effect:
-            case ls.MakeBid(over):
-                self._bidding = self._tasks.spawn(self._bid(over), "bid")
-            case ls.GiveUpBid():
-                if self._bidding is not None:
-                    self._bidding.cancel()
-            case ls.BeginToLead(token, life):
-                self._begin_to_lead(token, life)
-            case ls.StandDown(reason):
-                self._stand_down(reason)
-            case ls.Missed(id_, reason):
-                fields = {"supervisor": id_, "by": self.settings.id, "reason": reason}
-                self.journal.record("leader_missed", fields)
-
-    async def _bid(self, over: int | None) -> None:
-        """Bid at the store; where somebody was quicker, let it be."""
-        try:
-            token = await self._recorded_token()
-            if over is not None and token is not None and token > over:
-                self._lead_step(ls.BidTopped(token))
-                return
-            self._won(await self._lives.bid())
-        except Outbid as error:
-            log.info("outbid: %s", error)
-            self._lead_step(ls.BidTopped(await self._recorded_token() or self.leadership.token))
-        except MeshError as error:
-            log.warning("nobody takes the bid of %s: %s", self.settings.id, error)
-            self._lead_step(ls.BidFailed())
-
-    async def _recorded_token(self) -> int | None:
-        """The token on record; None where the store does not say at once."""
-        try:
-            async with asyncio.timeout(_RECORDED_S):
-                life = (await self._store.recorded()).life
-        except (StoreUnreachable, StoreRefused, TimeoutError):
-            return None
-        return life.token if life is not None else None
-
-    def _won(self, opened: Opened, *, is_first: bool = False) -> None:
-        self._opened = opened
-        self._is_first = is_first
-        self._lead_step(ls.BidWon(opened.token, opened.life))
-
-    def _begin_to_lead(self, token: int, life: int) -> None:
-        s, opened = self.settings, self._opened
-        assert opened is not None
-        assert (opened.token, opened.life) == (token, life)
-        lease = (s.timing or Timing()).lease
-        config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s, lease=lease)
-        learned = Learned.of(
-            opened.recorded,
-            opened.versions,
-            first=self._is_first,
-            exited=tuple(self._exits.values()),
-        )
-        self.journal.record("leading", {"supervisor": s.id, "life": life, "token": token})
-        self._take_stock()
-        self.leader.begin(
-            Supervision(config, partitions=s.partitions, life=life, token=token, learned=learned)
-        )
-        if s.timing is not None and self.core is not None:
-            self.watch.begin(self.core, s.timing)
-        # Answered with what each process holds now. What it said before, to a standby or in another life, is
-        # not to be judged by: a wait that is long over would begin anew.
-        self.links.lead(Leading(token, life, s.id))
-        self._end_leading()
-        self._leading = [
-            self._tasks.spawn(self._beat(token, life), "beat"),
-            self._tasks.spawn(self._keep_store(opened), "store"),
-        ]
-
-    def _stand_down(self, reason: str) -> None:
-        fields = {"supervisor": self.settings.id, "reason": reason}
-        self.journal.record("standing_down", fields)
-        self.links.lead(None)
-        self.watch.end()
-        self.leader.end()
-        self._end_leading()
-
-    def _end_leading(self) -> None:
-        for task in self._leading:
-            task.cancel()
-        self._leading = []
-
-    async def _beat(self, token: int, life: int) -> None:
-        config = self.settings.leadership
-        while True:
-            if self.leader.store_silent_s < config.store_s:
-                self.links.spread(LeaderBeat(token, life, self._lives.sync_set.version))
-            await asyncio.sleep(config.beat_s)
-
-    async def _keep_store(self, opened: Opened) -> None:
-        """Look after the store for as long as its life lasts, and open the next one."""
-        try:
-            opened = await self._lives.watch(opened)
-        except Outbid as error:
-            log.info("%s leads no more: %s", self.settings.id, error)
-            self._lead_step(ls.Deposed())
-        else:
-            self._won(opened)
 
     # ----------------------------------------------------------- what other supervisors say
 
@@ -357,14 +223,14 @@ class Supervisor:
         """See PeersHeard."""
         match message:
             case Leading(token, life, id_):
-                self._lead_step(ls.LeadingHeard(token, life, id_))
+                self.candidate.step(ls.LeadingHeard(token, life, id_))
             case LeaderBeat(token, life, set_version):
                 self._lives.heard(life, set_version)
-                self._lead_step(ls.BeatHeard(token))
+                self.candidate.step(ls.BeatHeard(token))
             case Happened():
                 self.journal.hear(message)
             case Stop(token):
-                if token >= self.leadership.token and not self._stopping:
+                if token >= self.candidate.leadership.token and not self._stopping:
                     self._halt()
                     self.ended.set()
             case _:
@@ -376,7 +242,7 @@ class Supervisor:
 
     def on_peer_lost(self, id: str) -> None:
         """See PeersHeard."""
-        self._lead_step(ls.LinkLost(id))
+        self.candidate.step(ls.LinkLost(id))
 
     # ----------------------------------------------------------------- what is heard
 
@@ -407,7 +273,7 @@ class Supervisor:
                 at = self._clock.now() - message.ago_ms / 1000
                 cause = self.watch.cause_of(message.nonce)
                 exited = sv.ProcessExited(message.nonce, message.handler, at, cause)
-                self._exits.setdefault(message.nonce, exited)
+                self.candidate.keep(exited)
                 step(exited)
             case WardenHere():
                 self.links.wardens[conn] = message
@@ -422,7 +288,7 @@ class Supervisor:
                 step(sv.Beaten(message))
             case Closed():
                 pass  # a hint: whoever leads reads the renewals all the time, and finds out
-            case Pulse() | Echo() | Seen() | Probed() | Watches():
+            case Pulse() | Echo() | Seen() | Probed() | Watches() | ClientSays():
                 self.watch.hear(conn, message)
             case Ask():
                 work = self.questions.answer(conn, message)

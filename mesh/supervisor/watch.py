@@ -13,8 +13,9 @@ from dataclasses import replace
 from mesh.core import signals as sv
 from mesh.core import watch_signals as ws
 from mesh.core.detector import Detector
+from mesh.core.impressions import Complaint
 from mesh.core.members import Member
-from mesh.core.messages import Beat, Message, WardenHere
+from mesh.core.messages import Beat, ClientSays, Message, WardenHere
 from mesh.core.pulse import Echo, Kill, Look, Probe, Probed, ProbeFor, Pulse, Seen, Watches
 from mesh.core.supervision import Supervision
 from mesh.core.timing import Timing
@@ -24,7 +25,7 @@ from mesh.presence import probe
 from mesh.supervisor.journal import Journal
 from mesh.supervisor.links import Links
 from mesh.supervisor.settings import SupervisorSettings
-from mesh.supervisor.tasks import Tasks
+from mesh.tasks import Tasks
 
 
 class Watch:
@@ -109,6 +110,8 @@ class Watch:
                 self._step(ws.Saw(message))
             case Probed():
                 self._step(ws.Inquired(message))
+            case ClientSays(by, among, about):
+                self._step(ws.ClientComplained(by, among, [Complaint(*one) for one in about]))
 
     def lose(self, here: WardenHere) -> None:
         """The link to a warden broke."""

@@ -26,7 +26,8 @@ from mesh.core.wire import Limits
 from mesh.entities import Registry
 from mesh.errors import BadRequest, SetupError
 from mesh.net.clock import Clock
-from mesh.node import Node, NodeSettings
+from mesh.node import Node
+from mesh.node_settings import NodeSettings
 from mesh.store.memory import MemoryServer, MemoryStore
 from mesh.supervisor import Supervisor, SupervisorSettings
 from mesh.testing.clock import ManualClock

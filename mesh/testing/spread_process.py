@@ -17,7 +17,8 @@ import uvloop
 
 from mesh import logs
 from mesh.entities import Registry
-from mesh.node import Node, NodeSettings
+from mesh.node import Node
+from mesh.node_settings import NodeSettings
 from mesh.store.address import StoreAddress
 from mesh.store.redis import RedisStore
 from mesh.supervisor import Supervisor, SupervisorSettings

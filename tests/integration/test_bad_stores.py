@@ -32,7 +32,8 @@ from mesh.entities import Registry
 from mesh.errors import EntityError, OutcomeUnknown, Overloaded, SetupError
 from mesh.ids import new_operation
 from mesh.net.clock import now
-from mesh.node import Node, NodeSettings
+from mesh.node import Node
+from mesh.node_settings import NodeSettings
 from mesh.store.address import StoreAddress
 from mesh.store.binary import find_binary
 from mesh.store.embedded import EmbeddedStore

@@ -36,6 +36,7 @@ def config(tmp_path):
         idempotency_bytes=40_000,
         max_pending=10,
         cache_bytes=2_000_000,
+        history_bytes=3_000_000,
         method_limit_s=7.0,
         threads=3,
         max_state_bytes=50_000,
@@ -91,6 +92,7 @@ async def test_a_handler_has_its_limits_its_store_and_its_log(spec, tmp_path):
         assert (handling.window_s, handling.max_pending) == (3600.0, 10)
         assert handling.caller_bytes == 40_000
         assert handling.cache_bytes == 2_000_000
+        assert (handling.history_bytes, handling.replicas) == (3_000_000, 0)
         assert (handling.limit_s, handling.threads, handling.health_s) == (7.0, 3, 0.5)
         assert (handling.max_state_bytes, handling.max_reply_bytes) == (50_000, 60_000)
         limits = handling.limits

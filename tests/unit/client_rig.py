@@ -9,8 +9,9 @@ from unit.rigs import row
 
 from mesh.core.calling import Call, ClientCore, Result
 from mesh.core.epochs import epoch_of
+from mesh.core.messages import Message, unpack_message
 from mesh.core.table import HandlerRow, Table, TableVersion
-from mesh.core.wire import Redirect, Request, Status, unpack_request
+from mesh.core.wire import FrameReader, Kind, Redirect, Request, Status, unpack_request
 
 A, B, C = b"h-1", b"h-2", b"h-3"
 
@@ -27,12 +28,17 @@ class Client:
         self.now = 50.0
         self.number = 0
         self.sent: list[tuple[bytes, Request]] = []
+        self.said: list[tuple[bytes, Message]] = []
         self.connecting: dict[bytes, HandlerRow] = {}
         self.disconnected: list[bytes] = []
         self.results: dict[int, list[Result]] = {}
 
     def send(self, nonce: bytes, frame: bytes) -> None:
-        self.sent.append((nonce, unpack_request(frame[8:])))
+        [(kind, body)] = FrameReader().feed(frame)
+        if kind == Kind.CONTROL:
+            self.said.append((nonce, unpack_message(body)))
+        else:
+            self.sent.append((nonce, unpack_request(body)))
 
     def connect(self, row: HandlerRow) -> None:
         self.connecting[row.nonce] = row

@@ -109,6 +109,7 @@ def test_defaults_are_those_of_the_parts_that_are_told():
     assert config.idempotency_bytes == HandlingConfig().caller_bytes
     assert config.max_pending == HandlingConfig().max_pending
     assert config.cache_bytes == HandlingConfig().cache_bytes
+    assert config.history_bytes == HandlingConfig().history_bytes
     assert config.method_limit_s == HandlingConfig().limit_s
     assert config.threads == HandlingConfig().threads
     assert config.health_s == HandlingConfig().health_s

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from unit.history_rig import copied
 from unit.rigs import KEYS, PARTITIONS, Handler, Leader
 
+from mesh.core.lanes import LANES
 from mesh.core.lease import LeaseTiming
 from mesh.core.wire import Status
 from mesh.lanes import _KEPT_S, _MAX_DELAY_S, Lanes
@@ -74,6 +76,11 @@ class Rig:
     def call(self, method, key, *args):
         self.handler.now = self.sim.now
         return self.handler.call(method, key, *args)
+
+    async def answered(self, caller):
+        self.turn()
+        await asyncio.sleep(0)
+        return caller.status
 
 
 @pytest.fixture
@@ -220,5 +227,48 @@ def test_once_it_is_stopped_nothing_is_sent_and_nothing_heard(rig):
         rig.server.reachable = True
         await asyncio.sleep(1.0)
         assert caller.answer is None and rig.sent == []
+
+    in_time(rig, main)
+
+
+def test_while_there_is_no_room_for_what_a_short_set_has_a_batch_is_sent_again_now_and_then(rig):
+    async def main():
+        rig.core._history.replicas, rig.core._history._limit_bytes = 3, 1
+        assert await rig.answered(rig.call("Account.deposit", K, 1)) is Status.OK
+        caller = rig.call("Account.deposit", K, 1)
+        rig.turn()
+        await asyncio.sleep(5.0)
+        assert caller.answer is None
+        tries = [at for at, seq in rig.sent if at > 0.1 and seq]
+        assert 5.0 / _MAX_DELAY_S * 0.8 <= len(tries) <= 5.0 / _MAX_DELAY_S * 1.2
+
+    in_time(rig, main)
+
+
+def test_what_the_primary_of_a_new_life_lacks_is_sent_on_the_lanes_that_it_had_before_anything_new(
+    rig,
+):
+    async def main():
+        rig.core._history.replicas = 3
+        for _ in range(3):
+            assert await rig.answered(rig.call("Account.deposit", K, 1)) is Status.OK
+            assert await rig.answered(rig.call("Account.deposit", L, 1)) is Status.OK
+        written = copied(rig.server)
+        rig.server.partitions.clear()
+        rig.server.grants[rig.handler.nonce].seqs = [0] * len(LANES)
+        rig.server.restart()
+        last = rig.call("Account.deposit", K, 1)
+        rig.turn()
+        await asyncio.sleep(0.05)
+        rig.leader.open_life()
+        del rig.sent[:]
+        rig.tell()
+        rig.lanes.on_grant()
+        await asyncio.sleep(0.05)
+        assert last.answer.value == 4
+        seqs = rig.server.grants[rig.handler.nonce].seqs
+        assert sum(seqs) == 7
+        assert rig.server.partitions.keys() == written[0].keys()
+        assert rig.core.resent == 6
 
     in_time(rig, main)

@@ -24,6 +24,8 @@ ALL = [
     m.Beat(N, 3, 1, 2, 3, 4, 5),
     m.Stop(5),
     m.Goodbye((1 << 64) - 1),
+    m.Complaints([(N, 50, 0.5, 0.0, 0.01, 0.002)]),
+    m.ClientSays("10.0.0.7", 12, [(N, 50, 0.5, 0.0, 0.01, 0.002)]),
     m.WardenHere("w-0", "node", 7, [N]),
     m.Exited(N, "h-0", 1.25),
     m.Leading(6, 2, "s-1"),

@@ -35,7 +35,7 @@ def test_what_nobody_sets_is_as_for_one_machine() -> None:
         ({"lease_read_s": 0.5}, ("lease_s (1 s)", "lease_read_s (0.5 s)")),
         ({"proof_s": 1.0}, ("lease_s (1 s)", "proof_s (1 s)")),
         ({"missed_beats": 9}, ("lease_s (1 s)", "missed_beats 9 times beat_s 0.1 s")),
-        ({"beat_s": 0.5, "lease_s": 9.0}, ("gray_s (2 s)", "4 times beat_s (0.5 s)")),
+        ({"beat_s": 0.5, "lease_s": 9.0}, ("gray_s (2 s)", "5 times beat_s (0.5 s)")),
         ({"well_s": 1.0}, ("well_s (1 s)", "gray_s (2 s)")),
         (
             {"slow_method_s": 5.0, "method_limit_s": 4.0},
@@ -60,6 +60,13 @@ def test_one_missed_beat_makes_nobody_a_suspect() -> None:
         MeshConfig(missed_beats=1)
     with pytest.raises(ConfigError, match=r"missed_beats \(1\) must be 2 or more"):
         Timing(missed_beats=1)
+
+
+def test_one_client_alone_moves_no_partitions() -> None:
+    with pytest.raises(ConfigError, match="gray_clients must be 2 to 1000, not 1"):
+        MeshConfig(gray_clients=1)
+    with pytest.raises(ConfigError, match=r"gray_clients \(1\) must be 2 or more"):
+        Timing(gray_clients=1)
 
 
 @pytest.mark.parametrize("beat_s", [0.0, -0.1, float("nan"), float("inf")])

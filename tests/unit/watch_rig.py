@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.core.detector import Detector
+from mesh.core.impressions import WINDOW_S, Complaint
 from mesh.core.pulse import Probed, Pulse, Seen
 from mesh.core.timing import Timing
 from mesh.core.watch_signals import (
     AskLoop,
     AskPeer,
     AskWarden,
+    ClientComplained,
     Condemn,
     Echoed,
     Inquired,
@@ -47,6 +49,9 @@ CROWDED = ("R", 0.05, 0.95, True)
 POLLING = ("S", 0.01, 0.0, True)
 
 
+FAR_OFF = Complaint(b"", 100, 0.0, 0.0, 0.015, 0.0015)
+
+
 @dataclass
 class Handler:
     """One process.
@@ -59,6 +64,8 @@ class Handler:
         reached: peers' do.
         renews: its renewals reach the store.
         tells: what it found out about a peer reaches the leader.
+        seen_by: machines whose clients complain of it.
+        seen: fields of their complaints.
         holds_gil: another thread burns a CPU.
         method: that keeps the loop.
     """
@@ -77,6 +84,8 @@ class Handler:
     lag_ms: float = 1.0
     latency_ms: float = 1.0
     errors_share: float = 0.0
+    seen_by: tuple[str, ...] = ()
+    seen: dict[str, float] = field(default_factory=dict)
     warden: str = "w-0"
     domain: str = "a"
     alive: bool = True
@@ -150,7 +159,7 @@ class Handler:
         }
         return Pulse(**{**fields, **self.pulse})
 
-    def seen(self, now: float, lag_ms: float) -> Seen:
+    def look(self, now: float, lag_ms: float) -> Seen:
         return Seen(
             self.nonce,
             now * 1000,
@@ -170,6 +179,7 @@ class Ring:
         orders: each with its time, from the last `clear` on; questions that were answered are not among them.
         wardens: those that answer, and how late they are themselves, in ms.
         store: "there", "closed" or "away".
+        machines: that clients are on.
         obeys: whether kills are carried out at once and proved.
     """
 
@@ -184,8 +194,10 @@ class Ring:
         self.wardens = {h.warden: 0.0 for h in handlers if h.warden}
         self.store = "there" if reads else "unread"
         self.obeys = True
+        self.machines = 4
         self.looks: list[bytes] = []
-        self._due = {"beat": self.now, "renew": self.now, "read": self.now, "tick": self.now}
+        kinds = ("beat", "renew", "read", "complain", "tick")
+        self._due = dict.fromkeys(kinds, self.now)
         self._late: list[tuple[float, Callable[[], None]]] = []
         for handler in handlers:
             self.step(Joined(handler.nonce, handler.id, handler.domain))
@@ -235,8 +247,16 @@ class Ring:
             if self.store in ("there", "closed") and self._is_due("read", self.timing.lease.read_s):
                 numbers = {n: h.renewal for n, h in self.handlers.items()}
                 self.step(RenewalsSeen(numbers if self.store == "there" else None))
+            if self._is_due("complain", WINDOW_S):
+                self._complain()
             if self._is_due("tick", self.detector.tick_s):
                 self.step(Ticked())
+
+    def _complain(self) -> None:
+        for h in self.handlers.values():
+            for by in h.seen_by:
+                complaint = FAR_OFF._replace(nonce=h.nonce, **h.seen)
+                self.step(ClientComplained(by, self.machines, [complaint]))
 
     def _live(self) -> None:
         self.now += STEP_S
@@ -260,7 +280,7 @@ class Ring:
                 self.looks.append(nonce)
                 if warden in self.wardens:
                     lag_ms = self.wardens[warden]
-                    seen = self.handlers[nonce].seen(self.now, lag_ms)
+                    seen = self.handlers[nonce].look(self.now, lag_ms)
                     self._late.append((self.now + lag_ms / 1000, lambda: self.step(Saw(seen))))
             case AskPeer(by, nonce, number, _):
                 reached = self.handlers[nonce].reached and self.handlers[nonce].turns

@@ -177,6 +177,13 @@ class Casting:
         if held:
             raise Fails(f"{words['who']} owns the partitions {held}")
 
+    def owns_so_many(self, words: Words) -> None:
+        """A handler's share is of that size."""
+        table = self._machines.table
+        held = table.partitions_of(self.nonce(words["who"])) if table is not None else []
+        if len(held) != int(words["number"]):
+            raise Fails(f"{words['who']} owns {len(held)} partitions: {held}")
+
     def members(self) -> frozenset[str]:
         """Names of the nodes in the in-sync set that the primary has on record."""
         return self._machines.stores.recorded_members

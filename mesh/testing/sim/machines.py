@@ -22,7 +22,8 @@ from mesh.core.timing import Timing
 from mesh.entities import Registry
 from mesh.errors import SetupError
 from mesh.heart import TaskHeart
-from mesh.node import Node, NodeSettings
+from mesh.node import Node
+from mesh.node_settings import NodeSettings
 from mesh.supervisor import Supervisor, SupervisorSettings
 from mesh.testing.models import AppendList, Counter, Register
 from mesh.testing.sim.checks import Checks
@@ -34,6 +35,8 @@ from mesh.testing.sim.stores import Stores
 from mesh.testing.sim.watching import (
     watch_commits,
     watch_grants,
+    watch_leader,
+    watch_queries,
     watch_supervisor,
     watch_tables,
     watch_tenures,
@@ -166,7 +169,9 @@ class Machines:
             lambda: self._sim.now,
             self._sim.note,
             in_words,
-            self.stores.members,
+        )
+        watch_leader(
+            process.name, supervisor, self._checks, lambda: self._sim.now, self.stores.members
         )
         await supervisor.listen()
         first = process.name == self._judges[0] and process.name not in self.supervisors
@@ -259,7 +264,9 @@ class Machines:
             self._plan.partitions,
             host=process.host.address,
             warden=process.name.replace("h-", "w-"),
-            handling=HandlingConfig(cache_bytes=self._plan.cache_bytes),
+            handling=HandlingConfig(
+                cache_bytes=self._plan.cache_bytes, replicas=self._plan.replicas
+            ),
         )
         node = Node(
             settings,
@@ -275,6 +282,7 @@ class Machines:
         watch_tables(who, node, checks, lambda: sim.now)
         watch_tenures(who, node, checks, lambda: sim.now)
         watch_grants(who, node, checks, lambda: sim.now)
+        watch_queries(who, node, checks, lambda: sim.now)
         watch_commits(who, node, checks, lambda: sim.now, self.stores.members)
         try:
             await node.start()

@@ -34,7 +34,8 @@ class Fault:
         amount: seconds of a delay, rate of a clock, share of the packets.
         left: what a node of the store finds on its disk after a crash; see Stores.start.
         in_place: after it, what was the primary is that again.
-        moment: it begins only when the store next carries out a "commit" or a "takeover", in that very step.
+        moment: it begins only when the store next carries out a "commit" or a "takeover", or records another
+            in-sync "set", in that very step.
     """
 
     at: float
@@ -45,7 +46,7 @@ class Fault:
     amount: float = 0.0
     left: Left = "intact"
     in_place: bool = False
-    moment: Literal["", "commit", "takeover"] = ""
+    moment: Literal["", "commit", "takeover", "set"] = ""
 
     def __str__(self) -> str:
         words = [self.kind, " ".join(self.who)]
@@ -99,6 +100,7 @@ class Plan:
         length_s: of the load; faults begin within it.
         cache_bytes: that handlers keep keys in.
         poison_at: when somebody makes a call that kills whoever runs it (mesh.testing.sim.poison).
+        synced: nodes of the store sync each write before anybody hears of it (appendfsync always).
         watched: the leader looks for handlers that hang or cannot be reached (mesh.core.detector); without it
             only proven exits count.
     """
@@ -116,6 +118,7 @@ class Plan:
     length_s: float = 1.0
     cache_bytes: int = ROOMY
     poison_at: float | None = None
+    synced: bool = False
     watched: bool = True
 
     def __str__(self) -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -30,7 +32,7 @@ from mesh.testing.sim.occasions import Occasions
 from mesh.testing.sim.plan import Plan
 from mesh.testing.sim.process import Process
 from mesh.testing.sim.result import Result
-from mesh.testing.sim.script import Script, Step, event
+from mesh.testing.sim.script import Script, Step, event, names
 from mesh.testing.sim.world import World
 
 _LOSS = "a loss is reported"
@@ -74,6 +76,7 @@ class Stage(World):
                 sentinels=size["Sentinel"],
                 partitions=size["partition"],
                 length_s=0.0,
+                synced=script.synced,
                 watched=script.watched,
             )
         )
@@ -83,6 +86,7 @@ class Stage(World):
         self._begun: dict[str, list[_Begun]] = {}
         self._started: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
+        self._loading: set[str] = set()
         self._awaited: list[Step] = []
         """What was to be done as soon as something happens, which has not happened."""
         self._steps: dict[str, Callable[[Words], Any]] = {
@@ -100,7 +104,10 @@ class Stage(World):
             "ended": self._has_ended,
             "cancel": self._cancel,
             "call": self._call,
+            "load": self._load,
+            "quiet": self._quiet,
             "nothing": cast.owns_nothing,
+            "share": cast.owns_so_many,
             "set": self._check_set,
             "loss": partial(self._check_loss, said=True),
             "no loss": partial(self._check_loss, said=False),
@@ -237,6 +244,28 @@ class Stage(World):
         self._begun.setdefault(who, []).append((self._started[who], task))
         self._started[who] += 1
 
+    def _load(self, words: Words) -> None:
+        for who in names(words["who"]):
+            self._loading.add(who)
+            process = self._cast.process(who)
+            work = self._call_on_and_on(who, float(words["s"]))
+            task = self.sim.loop.create_task(work, context=process.context.copy())
+            self._tasks.append(task)
+
+    async def _call_on_and_on(self, who: str, each_s: float) -> None:
+        recorder = Recorder(self.callers.clients[self._cast.process(who).name], self.history, who)
+        keys = [f"{who}-{number}" for number in range(2 * self.plan.partitions)]
+        for key in itertools.cycle(keys):
+            if who not in self._loading:
+                return
+            self._started[who] += 1
+            called = Called("Counter.incr", key, (), {}, math.inf, None)
+            await _quietly(recorder, called, DEFAULT_TIMEOUT_S)
+            await asyncio.sleep(each_s)
+
+    def _quiet(self, words: Words) -> None:
+        self._loading -= set(names(words["who"]))
+
     async def _end_call(self, words: Words) -> None:
         await self._ends(words["client"], words["end"])
 
@@ -302,6 +331,7 @@ class Stage(World):
         if self._awaited:
             raise Fails(f"this has not happened: {', '.join(map(str, self._awaited))}")
         self.faults.stop()
+        self._loading.clear()
         stopped_at = self.sim.now
         await self._all_ended({})
         await self.machines.until(lambda: self.machines.ready, SETTLE_S)

@@ -1,5 +1,6 @@
-"""What a supervisor has under way. None of it may fail unheard: a tick that is missing would be a mesh that
-nobody looks after, and a dead supervisor is noticed.
+"""What a process has under way. None of it may fail unheard: a tick that is missing would be a mesh that
+nobody looks after, a loop that is missing would leave calls without an answer for ever. A dead process is
+noticed, and replaced within milliseconds; so whoever owns these is told to end.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-log = logging.getLogger("mesh.supervisor")
+log = logging.getLogger("mesh.tasks")
 
 
 class Tasks:
     """Tasks that end together.
 
     Args:
-        whose: the supervisor's id, for their names.
+        whose: the process's id, for their names.
         on_failed: called when one of them has failed.
     """
 
@@ -36,10 +37,21 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    def step(self, work: Callable[..., None], *arguments: object) -> None:
+        """Do it now. It fails as a task does: what it leaves half done, a lane taken or a key held, would
+        have callers wait for ever.
+        """
+        try:
+            work(*arguments)
+        except Exception:
+            log.critical("a step of %s failed, it ends", self._whose, exc_info=True)
+            self._on_failed()
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
         if not task.cancelled() and task.exception() is not None:
-            log.critical("%s failed", task.get_name(), exc_info=task.exception())
+            name, whose = task.get_name(), self._whose
+            log.critical("%s failed, %s ends", name, whose, exc_info=task.exception())
             self._on_failed()
 
     def cancel(self) -> None:
