@@ -42,7 +42,7 @@ def test_a_write_that_is_answered_in_time_is_not_nudged() -> None:
     assert nudged(for_s=FIRST_S / 2) == ([], [])
 
 
-def test_a_nudge_comes_early_and_the_next_ones_when_the_write_has_waited_for_as_long_again() -> None:
+def test_the_first_nudge_comes_early_and_the_next_once_as_much_time_has_passed_again() -> None:
     """A replica that is not there is not made to confirm by the twentieth of them either."""
     nudges, _ = nudged(for_s=0.2)
     assert nudges[0] == FIRST_S
