@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 from mesh.store.nudge import AGAIN_S, ALARM_AGAIN_S, FIRST_S, Nudger
@@ -46,7 +47,7 @@ def test_the_first_nudge_comes_early_and_the_next_once_as_much_time_has_passed_a
     """A replica that is not there is not made to confirm by the twentieth of them either."""
     nudges, _ = nudged(for_s=0.2)
     assert nudges[0] == FIRST_S
-    pauses = [later - earlier for earlier, later in zip(nudges, nudges[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(nudges)]
     for at, pause in zip(nudges, pauses, strict=False):
         assert max(AGAIN_S, at) * 0.999 <= pause <= max(AGAIN_S, at) + FIRST_S
     assert len(nudges) <= 6
@@ -55,6 +56,6 @@ def test_the_first_nudge_comes_early_and_the_next_once_as_much_time_has_passed_a
 def test_a_silent_primary_is_told_of_in_time_however_seldom_nudges_have_become() -> None:
     _, alarms = nudged(for_s=1.0)
     assert SILENCE_S <= alarms[0] <= SILENCE_S + FIRST_S
-    pauses = [later - earlier for earlier, later in zip(alarms, alarms[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(alarms)]
     assert len(alarms) > 5
     assert max(pauses) <= ALARM_AGAIN_S + FIRST_S
