@@ -1,9 +1,9 @@
 """How many simulated meshes does one core get through in a second?
 
-Seeds are run one after the other in this process, as tests/sim/test_clean_seeds.py does in each of its own. The
-time is that of the CPU: a machine on which others work gives the core away now and then. It slows the rest
-down all the same, since caches are shared; of each seed the fastest of some runs counts. A loop of a million
-additions in the same interpreter stands beside the figures, so that machines can be told apart.
+Seeds are run one after the other in this process, as tests/sim/test_clean_seeds.py does in each of its own.
+The time is that of the CPU: a machine on which others work gives the core away now and then. It slows the
+rest down all the same, since caches are shared; of each seed the fastest of some runs counts. A loop of a
+million additions in the same interpreter stands beside the figures, so that machines can be told apart.
 """
 
 from __future__ import annotations
