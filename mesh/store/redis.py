@@ -35,16 +35,17 @@ from mesh.specs import Durability
 from mesh.store.address import StoreAddress
 from mesh.store.api import StoreNodes, StoreUnreachable
 from mesh.store.calls import Calls, pairs_of, read_recorded, read_takeover
+from mesh.store.confirming import Seen, Written
 from mesh.store.library import ensure_loaded
 from mesh.store.nodes import RedisNodes
 from mesh.store.nudge import Nudger
-from mesh.store.pinned import PinnedConnection, Seen, Written, status_of
+from mesh.store.pinned import PinnedConnection, status_of
 from mesh.store.primary import ROLE, NoPrimary, Primary, find_primary
 from mesh.store.resp import pack
 from mesh.store.scout import Scout
 from mesh.store.server import ServerInfo
 
-_SILENCE_S = 0.1
+_SILENCE_S = 0.2
 _TIME = pack("TIME")
 _VERDICTS = tuple(Verdict)  # by number; making each from its number costs 20 us for 64 partitions
 
@@ -64,7 +65,7 @@ class RedisStore:
         self,
         address: StoreAddress,
         *,
-        wait_timeout_s: float = 0.2,
+        wait_timeout_s: float = 0.1,
         call_timeout_s: float = 2.0,
         connect_timeout_s: float = 1.0,
     ) -> None:
@@ -123,14 +124,14 @@ class RedisStore:
 
     async def load(self, grant: GrantRef, wants: Sequence[Want]) -> LoadReply:
         reply = await self._reads.ask(self._calls.load(grant, wants))
-        status = status_of(reply)
+        status = self._status(reply)
         if status is not StoreStatus.OK:
             return LoadReply(status)
         return LoadReply(status, tuple(map(_values, reply[1])))
 
     async def scan(self, grant: GrantRef, partition: int, epoch: int, cursor: int) -> ScanReply:
         reply = await self._reads.ask(self._calls.scan(grant, partition, epoch, cursor))
-        status = status_of(reply)
+        status = self._status(reply)
         if status is not StoreStatus.OK:
             return ScanReply(status)
         if len(reply) > 3:
@@ -139,7 +140,7 @@ class RedisStore:
 
     async def sweep(self, grant: GrantRef, tenures: Sequence[tuple[int, int]]) -> SweepReply:
         reply = await self._reads.ask(self._calls.sweep(grant, tenures))
-        status = status_of(reply)
+        status = self._status(reply)
         if status is not StoreStatus.OK:
             return SweepReply(status)
         pages = (None if page is None else tuple(pairs_of(page)) for page in reply[1])
@@ -172,7 +173,7 @@ class RedisStore:
 
     async def renewals(self, life: int, nonces: Sequence[bytes]) -> dict[bytes, int] | None:
         reply = await self._reads.ask(self._calls.renewals(life, nonces))
-        if status_of(reply) is not StoreStatus.OK:
+        if self._status(reply) is not StoreStatus.OK:
             return None
         numbers = zip(nonces, reply[1], strict=True)
         return {nonce: int.from_bytes(number, "big") for nonce, number in numbers if number}
@@ -228,6 +229,15 @@ class RedisStore:
         # Anybody may answer here, with a number just as well.
         said = info if isinstance(info, bytes) else repr(info).encode()
         return ServerInfo.from_info(str(self.address), said)
+
+    def _status(self, reply: list[Any]) -> StoreStatus:
+        """The verdict on a read. A node that was the primary and says that a life is closed would say so for
+        ever: a connection on which nothing is written is not ended when that node becomes a replica.
+        """
+        status = status_of(reply)
+        if status is StoreStatus.CLOSED:
+            self._scout.go()
+        return status
 
     async def _find(self) -> Primary:
         return await find_primary(

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mesh.core.leadership import Leadership, Role
+from mesh.core.life_numbers import count_of
 from mesh.core.members import Member
 from mesh.core.messages import Answer, Ask, Register
-from mesh.core.table import HandlerRow, Table
+from mesh.core.table import HandlerRow, Table, TableVersion
 from mesh.errors import MeshError, Unavailable
 from mesh.ids import process_id
 from mesh.lives import Lives
@@ -132,15 +133,15 @@ class Questions:
             "partitions": s.partitions,
             "ready": bool(core and core.ready),
             "leader": s.id if core else self._leadership.leader,
-            "table_version": list(table.version) if table else None,
-            "store_life": core.life if core else self._leadership.life or None,
+            "table_version": _counted(table.version) if table else None,
+            "store_life": count_of(core.life if core else self._leadership.life) or None,
             "supervisors": self._supervisors(),
             "wardens": [
                 {"id": w.id, "node": w.node, "pid": w.pid} for w in self._links.wardens.values()
             ],
             "handlers": sorted(handlers, key=lambda h: str(h["id"])),
             "store": {
-                **s.about.get("store", {}),
+                **self._store(),
                 "in_sync": sorted(self._lives.sync_set.members),
                 "async_lag_ms": round(max((b.async_lag_ms for b in beats), default=0.0), 3),
             },
@@ -152,6 +153,14 @@ class Questions:
             },
             "ray": s.about.get("ray", {}),
         }
+
+    def _store(self) -> dict[str, Any]:
+        """What it is, and its servers as the leader sees them in each round of its storekeeping."""
+        about: dict[str, Any] = self._settings.about.get("store", {})
+        if self._leader.core is None:
+            return about
+        rows = self._lives.roll.rows(about.get("nodes", ()), self._lives.sync_set.members)
+        return {**about, "nodes": rows} if rows else about
 
     def _describe(self, member: Member, table: Table | None) -> dict[str, Any]:
         told = _describe(member, table)
@@ -210,3 +219,8 @@ def _row(
         "partitions": table.partitions_of(who.nonce) if table is not None else [],
         "process": who.nonce.hex(),
     }
+
+
+def _counted(version: TableVersion) -> list[int]:
+    """As people read it."""
+    return [count_of(version.life), version.token, version.number]

@@ -10,6 +10,7 @@ import signal
 import pytest
 
 from mesh.core.epochs import epoch_of
+from mesh.core.life_numbers import count_of
 from mesh.core.records import Entry, GrantRef, Move, Moves, StoreStatus, Takeover
 from mesh.ids import new_operation
 from mesh.lives import Lives, LivesConfig
@@ -37,7 +38,7 @@ class Led:
         await self.store.ensure_functions()
         self.opened.append(await self.lives.open_first())
         opened = self.opened[-1]
-        moves = Moves.of([Move(1, None, 0, NONCE, epoch_of(opened.life, 1))])
+        moves = Moves.of([Move(1, None, 0, NONCE, epoch_of(1, 1))])
         enroll = ((NONCE, "h-0"),)
         call = Takeover(new_operation(), opened.life, opened.token, enroll, (), moves, b"table")
         assert (await self.store.takeover(call)).acknowledged
@@ -64,6 +65,11 @@ class Led:
     async def node(self, role: str):
         nodes = await self.embedded.nodes()
         return next(node for node in nodes if node.role == role)
+
+    def shown(self) -> list[tuple[str, int, int]]:
+        """Role, port and pid of each server, as status shows them."""
+        rows = self.lives.roll.rows((), self.lives.sync_set.members)
+        return sorted((row["role"], row["port"], row["pid"]) for row in rows)
 
     async def whole(self) -> bool:
         """Whether both replicas are members and may be promoted."""
@@ -107,10 +113,37 @@ async def test_writes_go_on_after_the_primary_is_killed_and_it_comes_back_as_a_m
         dead = await led.node("primary")
         os.kill(dead.pid, signal.SIGKILL)
         await led.written()
-        assert [opened.life for opened in led.opened] == [1, 2]
+        assert [count_of(opened.life) for opened in led.opened] == [1, 2]
         await led.until_whole()
         await led.written()
         assert "loss_possible" not in dict(led.events)
+
+
+async def test_status_shows_the_servers_as_they_are_after_a_failover_and_once_all_are_back(
+    tmp_path,
+):
+    async with leading(tmp_path) as led:
+        dead = await led.node("primary")
+
+        async def until_shown(role: str, port: int) -> None:
+            async with asyncio.timeout(20):
+                while (role, port) not in [(r, p) for r, p, _ in led.shown()]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+        await until_shown("primary", dead.port)
+        os.kill(dead.pid, signal.SIGKILL)
+        await led.written()
+        promoted = await led.node("primary")
+        await until_shown("primary", promoted.port)
+        await until_shown("replica", dead.port)
+        await led.until_whole()
+        async with asyncio.timeout(20):
+            while True:
+                really = sorted((n.role, n.port, n.pid) for n in await led.embedded.nodes())
+                if led.shown() == really:
+                    break
+                await asyncio.sleep(0.02)
+        assert [role for role, *_ in led.shown()].count("sentinel") == 3
 
 
 async def test_writes_go_on_while_the_primary_is_stopped_and_it_writes_nothing_when_it_goes_on(
@@ -120,7 +153,7 @@ async def test_writes_go_on_while_the_primary_is_stopped_and_it_writes_nothing_w
         stopped = await led.node("primary")
         os.kill(stopped.pid, signal.SIGSTOP)
         await led.written()
-        assert [opened.life for opened in led.opened] == [1, 2]
+        assert [count_of(opened.life) for opened in led.opened] == [1, 2]
         os.kill(stopped.pid, signal.SIGCONT)
         for _ in range(20):
             await led.written()
@@ -139,4 +172,4 @@ async def test_writes_go_on_without_a_replica_until_it_is_a_member_again(tmp_pat
             os.kill(replica.pid, signal.SIGCONT)
         await led.until_whole()
         await led.written()
-        assert [opened.life for opened in led.opened] == [1]
+        assert [count_of(opened.life) for opened in led.opened] == [1]

@@ -33,7 +33,7 @@ from mesh.testing.sim.store_watching import StoreWatch
 _PORT = 6379
 _SENTINEL_PORT = 26_379
 _MASTER = "store"
-_TIMES = {"wait_timeout_s": 0.2, "call_timeout_s": 2.0, "connect_timeout_s": 1.0}
+_TIMES = {"wait_timeout_s": 0.1, "call_timeout_s": 2.0, "connect_timeout_s": 1.0}
 _POLL_S = 0.01
 _WATCHED_S = 3.0
 """In which Sentinels have looked at every node."""
@@ -215,7 +215,8 @@ class Stores:
         first = self.address_of(self._names[0])
         follows = self._follows.setdefault(name, None if name == self._names[0] else first)
         disk = self._disks.setdefault(name, Disk())
-        node = StoreNode(disk, self._dice, settings=EMBEDDED | changed, primary=follows)
+        settings = EMBEDDED | changed | ({"appendfsync": "always"} if self._plan.synced else {})
+        node = StoreNode(disk, self._dice, settings=settings, primary=follows)
         await node.start(*self.address_of(name))
         self.nodes[name] = node
         sure_s = self._plan.down_after_s if self._watchers else math.inf
