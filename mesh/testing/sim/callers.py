@@ -155,8 +155,8 @@ class Callers:
                 group.create_task(self._read(recorder, entity, key))
 
     async def ask(self, client: AsyncClient, partition: int, key: str) -> None:
-        """Whether that partition answers, and when. A call that was under way on two handlers that died is not
-        sent to a third: it is another one then that asks.
+        """Whether that partition answers, and when. A call that was under way on two handlers that died is
+        not sent to a third: it is another one then that asks.
         """
         until = self._sim.now + SETTLE_S
         while (left_s := until - self._sim.now) > 0:
