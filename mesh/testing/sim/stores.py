@@ -120,7 +120,9 @@ class Stores:
         """How much of the primary's stream each member of its in-sync set has; nothing is said of a store
         whose primary has changed, since there is more than one stream then.
         """
-        self.moved = self.moved or self.primary != self._names[0]
+        first = self._names[0]
+        promoted = (n.is_primary for name, n in self.nodes.items() if name != first)
+        self.moved = self.moved or self.primary != first or any(promoted)
         if self.moved:
             return {}
         names = self._members_of(self._names[0])
