@@ -156,6 +156,7 @@ class Machines:
             host=process.host.address,
             port=_PORT,
             replicas=self._plan.replicas,
+            durability="replicated" if self._plan.replicas else "fsynced",
             leadership=LeadershipConfig(rank=self._judges.index(process.name)),
             timing=Timing() if self._plan.watched else None,
         )

@@ -37,6 +37,9 @@ _POLL_S = 0.01
 _WATCHED_S = 3.0
 """In which Sentinels have looked at every node."""
 
+_PLAIN = {"min-replicas-to-write": "0"}
+"""Of a store without replicas."""
+
 
 class Stores:
     """Nodes and Sentinels of one run.
@@ -214,6 +217,8 @@ class Stores:
         first = self.address_of(self._names[0])
         follows = self._follows.setdefault(name, None if name == self._names[0] else first)
         disk = self._disks.setdefault(name, Disk())
+        if not self._plan.replicas:
+            changed = changed | _PLAIN
         node = StoreNode(disk, self._dice, settings=EMBEDDED | changed, primary=follows)
         await node.start(*self.address_of(name))
         self.nodes[name] = node
