@@ -160,7 +160,7 @@ class Commits:
             self._outbox.done(batch)
             for at in range(len(batch.changes)):
                 self._give_up(batch, at)
-            self._ownership.end()
+            self._end(reply.status)
             return True
         if reply.status is not StoreStatus.OK:
             self._lease.failed(batch.renewal)
@@ -209,6 +209,12 @@ class Commits:
         self._refuse(history.reason, now, transient=True)
         return False
 
+    def _end(self, status: StoreStatus) -> None:
+        if status is StoreStatus.GAP:
+            self._ownership.lack()
+        else:
+            self._ownership.end()
+
     def next_first(self, lane: int) -> Batch | None:
         """What has to be sent before anything new, on that lane, which is free."""
         return self._history.next(lane, self._outbox.last_seq(lane))
@@ -223,7 +229,7 @@ class Commits:
             self._lease.failed(batch.renewal)
             return True
         if reply.status in _OVER:
-            self._ownership.end()
+            self._end(reply.status)
             return True
         if not reply.acknowledged:
             self._lease.failed(batch.renewal)

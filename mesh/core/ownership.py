@@ -22,6 +22,7 @@ from mesh.core.messages import (
     Dropped,
     Grant,
     Message,
+    Missing,
     Release,
     Released,
     in_parts,
@@ -124,7 +125,7 @@ class Ownership:
         if message.life > self._closed:
             self._closed = 0
         if is_next_life:
-            self._history.begin()
+            self._history.begin(self._outbox.acknowledged())
         epochs = unpack_epochs(message.epochs)
         adopted: list[int] = []
         for partition in tenures.compare(epochs):
@@ -259,6 +260,12 @@ class Ownership:
             return []
         self._cache.forget(tenure)
         return self._calls.forget(tenure)
+
+    def lack(self) -> None:
+        """The store lacks what it had acknowledged here, and nobody has that any more."""
+        missing = Missing(self._nonce, self.grant.life, len(self._tenures))
+        self._messages.append(missing)
+        self.end()
 
     def end(self) -> None:
         """The grant is over, and with it all that is held."""
