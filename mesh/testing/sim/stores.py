@@ -218,9 +218,10 @@ class Stores:
         first = self.address_of(self._names[0])
         follows = self._follows.setdefault(name, None if name == self._names[0] else first)
         disk = self._disks.setdefault(name, Disk())
+        settings = EMBEDDED | changed | ({"appendfsync": "always"} if self._plan.synced else {})
         if not self._plan.replicas:
-            changed = changed | _PLAIN
-        node = StoreNode(disk, self._dice, settings=EMBEDDED | changed, primary=follows)
+            settings |= _PLAIN
+        node = StoreNode(disk, self._dice, settings=settings, primary=follows)
         await node.start(*self.address_of(name))
         self.nodes[name] = node
         sure_s = self._plan.down_after_s if self._watchers else math.inf
