@@ -11,7 +11,7 @@ DOWN_AFTER_S = 0.5
 
 
 async def test_a_backlog_goes_out_in_flushes_of_which_none_keeps_the_server_for_long(on_server):
-    """A hundred thousand commands in one call stand before a PING for 0.3 s and more: the primary is taken for
+    """A hundred thousand commands in one call stand before a PING for 0.3 s: the primary is taken for
     dead, the next backlog comes together, and so on.
     """
     await on_server.open(partitions=PARTITIONS)
