@@ -24,7 +24,6 @@ from mesh.core.messages import (
     Ask,
     Beat,
     ClientSays,
-    Closed,
     Dropped,
     Exited,
     Happened,
@@ -254,9 +253,7 @@ class Supervisor:
             for happened in self.journal.past():
                 conn.send(happened.frame())
 
-    def on_message(  # noqa: C901 - a table, a line or two a message
-        self, conn: Connection, message: Message
-    ) -> None:
+    def on_message(self, conn: Connection, message: Message) -> None:
         """See Heard."""
         step = self.leader.step
         match message:
@@ -292,8 +289,6 @@ class Supervisor:
                 step(sv.Beaten(message))
             case Missing():
                 self._note("loss_possible", _of_missing(message, self.links.registered))
-            case Closed():
-                pass  # a hint: whoever leads reads the renewals all the time, and finds out
             case Pulse() | Echo() | Seen() | Probed() | Watches() | ClientSays():
                 self.watch.hear(conn, message)
             case Ask():
