@@ -38,6 +38,9 @@ _POLL_S = 0.01
 _WATCHED_S = 1.2
 """In which Sentinels have looked at every node."""
 
+_PLAIN = {"min-replicas-to-write": "0"}
+"""Of a store without replicas."""
+
 
 class Stores:
     """Nodes and Sentinels of one run.
@@ -227,6 +230,8 @@ class Stores:
         follows = self._follows.setdefault(name, None if name == self._names[0] else first)
         disk = self._disks.setdefault(name, Disk())
         settings = EMBEDDED | changed | ({"appendfsync": "always"} if self._plan.synced else {})
+        if not self._plan.replicas:
+            settings |= _PLAIN
         node = StoreNode(disk, self._dice, settings=settings, primary=follows)
         await node.start(*self.address_of(name))
         self.nodes[name] = node
