@@ -73,7 +73,7 @@ _WORDS: dict[str, Callable[[Event], str]] = {
     "supervisor_here": lambda e: f"supervisor {e['supervisor']} is here (pid {e['pid']})",
     "supervisor_lost": lambda e: f"supervisor {e['supervisor']} is gone ({e['reason']})",
     "life_closed": lambda e: (
-        f"the store has another primary, or it was restarted: life {e['life']} is over"
+        f"the store has another primary, or it was restarted: life {e['life']} is not open there"
     ),
     "warden_here": lambda e: (
         f"warden {e['warden']} (pid {e['pid']}) watches {e['watching']} processes on {e['node']}"

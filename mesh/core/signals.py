@@ -97,7 +97,7 @@ class StoreReplied:
 
 @dataclass(frozen=True, slots=True)
 class RenewalsRead:
-    """The renewal numbers that were asked for; None: the life is closed."""
+    """The renewal numbers that were asked for; None: the life is not open where they were asked for."""
 
     numbers: Mapping[bytes, int] | None
 
@@ -170,14 +170,6 @@ class ReadRenewals:
 
 
 @dataclass(frozen=True, slots=True)
-class LifeClosed:
-    """The store has another primary, or the same one restarted: a new life is due, and a new brain for it.
-
-    This one only notes deaths from now on; see `Supervision.exits`.
-    """
-
-
-@dataclass(frozen=True, slots=True)
 class Deposed:
     """Another leader has the store's ear: this one does nothing any more."""
 
@@ -239,7 +231,6 @@ class Record:
 Effect = (
     CallStore
     | ReadRenewals
-    | LifeClosed
     | Deposed
     | TellGrant
     | AskRelease

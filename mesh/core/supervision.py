@@ -35,7 +35,6 @@ from mesh.core.signals import (
     Effect,
     Event,
     GrantAdopted,
-    LifeClosed,
     PartitionsDropped,
     PartitionsReleased,
     ProcessExited,
@@ -71,7 +70,6 @@ class Supervision:
 
     Attributes:
         deposed: another leader leads; this one does nothing any more.
-        closed: the life is over; a new one needs a new Supervision, which learns.
     """
 
     def __init__(
@@ -87,7 +85,8 @@ class Supervision:
         self.life = life
         self.token = token
         self.deposed = False
-        self.closed = False
+        self._is_closed = False
+        """The store's primary, as far as it is known, does not have this life open."""
         self._learned = learned if learned is not None else Learned(first=True)
         self._affairs = Affairs(
             config, partitions, life, token, self._learned.table, is_first=self._learned.first
@@ -171,10 +170,12 @@ class Supervision:
             case StoreReplied(operation, reply):
                 return self._on_store(operation, reply, now)
             case RenewalsRead(None):
-                return self._close()
+                a.readings.failed()
+                return self._closed()
             case RenewalsRead(numbers):
                 assert numbers is not None
                 a.readings.answered()
+                self._is_closed = False
                 a.waits.saw(numbers, now)
             case StoreAway():
                 a.readings.failed()
@@ -236,12 +237,11 @@ class Supervision:
         a, current = self._affairs, self._affairs.takeovers.current
         if current is None or current.call.operation != operation:
             return []
-        a.readings.store_away = reply is None
-        if reply is None:
+        is_closed = reply is not None and reply.status is StoreStatus.CLOSED
+        a.readings.store_away = reply is None or is_closed
+        if reply is None or is_closed:
             current.retry_at = now + a.config.store_retry_s
-            return []
-        if reply.status is StoreStatus.CLOSED:
-            return self._close()
+            return self._closed() if is_closed else []
         if reply.status is not StoreStatus.OK:
             self.deposed = True
             fields = {"reason": reply.status.value, "detail": reply.detail}
@@ -251,12 +251,18 @@ class Supervision:
             return [CallStore(current.call)]
         return self._apply(a.takeovers.done(), reply, now)
 
-    def _close(self) -> list[Effect]:
-        self.closed = True
-        return [Record("life_closed", {"life": self.life, "token": self.token}), LifeClosed()]
-
     def _is_over(self) -> bool:
-        return self.deposed or self.closed
+        return self.deposed
+
+    def _closed(self) -> list[Effect]:
+        """Who says so may be a primary that was left behind, and is back for a moment. So this counts as no
+        answer: whoever looks after the store finds out which it is (mesh.lives), and a new life has a new
+        Supervision, which learns.
+        """
+        if self._is_closed:
+            return []
+        self._is_closed = True
+        return [Record("life_closed", {"life": self.life, "token": self.token})]
 
     def _apply(self, done: Operation, reply: TakeoverReply, now: float) -> list[Effect]:
         a, members = self._affairs, self._affairs.members

@@ -26,7 +26,8 @@ from mesh.store.refusal import ServerError, refusal
 from mesh.store.resp import Connection, pack
 
 _STATUS = {status.value.encode(): status for status in StoreStatus}
-_NOT_PRIMARY = ("READONLY", "MASTERDOWN")
+_NOT_PRIMARY = ("READONLY", "MASTERDOWN", "NOREPLICAS")
+"""Who says so is no primary; or the last of its replicas has left it, which may follow another one by now."""
 _UNKNOWN_SET = InSyncSet(0, frozenset())
 _DISK_SHARE = 0.75
 """Of the time for a whole call, for the disks; later than that the connection would be given up."""

@@ -117,9 +117,6 @@ class Leader:
                 _ = self._tasks.spawn(self._call_store(call), "takeover")
             case sv.ReadRenewals(nonces):
                 _ = self._tasks.spawn(self._read_renewals(nonces), "renewals")
-            case sv.LifeClosed():
-                # The next one is opened by whoever looks after the store (mesh.lives).
-                self._unanswered_since = self._clock.now()
             case sv.Deposed():
                 self.over(Deposed())
             case sv.TellGrant(nonce, grant):
@@ -155,8 +152,10 @@ class Leader:
             self._unanswered_since = self._clock.now()
         event: sv.Event
         try:
-            event = sv.RenewalsRead(await self._store.renewals(core.life, nonces))
-            self._unanswered_since = None
+            numbers = await self._store.renewals(core.life, nonces)
+            event = sv.RenewalsRead(numbers)
+            if numbers is not None:
+                self._unanswered_since = None
         except (StoreUnreachable, StoreRefused) as error:
             log.debug("the store does not say who has renewed: %s", error)
             event = sv.StoreAway()

@@ -167,11 +167,19 @@ async def test_each_refusal_has_its_code_and_advice(fake, said, code, transient)
     await store.close()
 
 
-async def test_after_readonly_the_next_call_looks_for_the_primary(fake):
-    was = await fake(FCALL=b"-READONLY You can't write against a read only replica.\r\n")
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"-READONLY You can't write against a read only replica.\r\n",
+        b"-NOREPLICAS Not enough good replicas to write.\r\n",
+    ],
+)
+async def test_after_such_a_refusal_the_next_call_looks_for_the_primary(fake, said):
+    """A primary whose replicas have left it may be one that was left behind."""
+    was = await fake(FCALL=said)
     other = await fake(ROLE=fake.REPLICA, FCALL=b"-ERR the new one\r\n")
     store = RedisStore(StoreAddress((was.node, other.node)))
-    await refused(store, "READONLY")
+    await refused(store, said[1:].split()[0].decode())
     was.replies[b"ROLE"], other.replies[b"ROLE"] = fake.REPLICA, was.replies[b"ROLE"]
     assert "the new one" in str(await refused(store, "ERR"))
     await store.close()

@@ -1,149 +1,12 @@
 """The real code with one mechanism taken out, in this process, and back in afterwards.
 
-    with MUTANTS["poison limit"].applied():
-        ...                                   # every mesh that is simulated here lacks it
-
-A mutant is a few replacements of text: in the source of a function, which is compiled anew and put in the
-place of the old one's code, so that everybody who holds the function has the mutant; or in the store's
-function library, which each simulated node loads. A text that is not there once is an error: the code has
-changed, and the mutant would test nothing.
+with MUTANTS["poison limit"].applied():
+    ...                                   # every mesh that is simulated here lacks it
 """
 
 from __future__ import annotations
-import __future__
 
-import inspect
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from importlib import import_module
-from types import CodeType, FunctionType
-from typing import Any
-
-from mesh.store import library
-
-LUA = "the function library"
-
-
-class NotThere(AssertionError):
-    """What a mutant replaces is not in the code any more."""
-
-
-@dataclass(frozen=True)
-class Edit:
-    """One replacement.
-
-    Attributes:
-        where: "package.module:Class.method", "package.module:function", or LUA.
-        old: a text that is there exactly once.
-    """
-
-    where: str
-    old: str
-    new: str
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Have it, for as long as the block lasts.
-
-        Raises:
-            NotThere: the text is not there, or more than once.
-        """
-        with self._in_library() if self.where == LUA else self._in_function():
-            yield
-
-    def _replaced(self, source: str) -> str:
-        if (times := source.count(self.old)) != 1:
-            raise NotThere(f"{self.where}: {self.old!r} is there {times} times, not once")
-        return source.replace(self.old, self.new)
-
-    @contextmanager
-    def _in_library(self) -> Iterator[None]:
-        before = library.source
-        source = self._replaced(before())
-        library.source = lambda: source  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            library.source = before
-
-    @contextmanager
-    def _in_function(self) -> Iterator[None]:
-        function = find(self.where)
-        before = function.__code__
-        source = _SOURCES.get(before)
-        if source is None:
-            source = inspect.getsource(function)
-        source = self._replaced(source)
-        code = _compiled(source, function)
-        _SOURCES[code] = source
-        function.__code__ = code
-        try:
-            yield
-        finally:
-            function.__code__ = before
-
-
-_SOURCES: dict[CodeType, str] = {}
-"""Of code that a mutant has made: another edit of it goes on from there."""
-
-
-def find(where: str) -> FunctionType:
-    """The function of that name.
-
-    Raises:
-        NotThere: there is none.
-    """
-    module, _, path = where.partition(":")
-    found: Any = import_module(module)
-    for name in path.split("."):
-        if name not in vars(found):
-            raise NotThere(f"there is no {where}: {found!r} has no {name!r}")
-        found = vars(found)[name]
-    if isinstance(found, property):
-        found = found.fget
-    found = inspect.unwrap(getattr(found, "__func__", found))
-    assert isinstance(found, FunctionType), f"{where} is {found!r}"
-    return found
-
-
-def _compiled(source: str, function: FunctionType) -> CodeType:
-    flags = __future__.annotations.compiler_flag
-    if source.startswith(" "):
-        source = f"if True:\n{source}"  # a method as it stands in its class
-    module = compile(source, f"<mutant of {function.__qualname__}>", "exec", flags, True)
-    for code in module.co_consts:
-        if isinstance(code, CodeType) and code.co_name == function.__name__:
-            if code.co_freevars != function.__code__.co_freevars:
-                raise NotThere(f"{function.__qualname__} closes over other variables")
-            return code
-    raise NotThere(f"the source of {function.__qualname__} does not define it")
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One mechanism taken out, or one together with what else covers for it.
-
-    Attributes:
-        edits: how.
-        drawn: what plans are to have, where those of every seed hardly ever come to it.
-    """
-
-    edits: tuple[Edit, ...]
-    drawn: dict[str, Any] = field(default_factory=dict)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Have it, for as long as the block lasts."""
-        with ExitStack() as edits:
-            for edit in self.edits:
-                edits.enter_context(edit.applied())
-            yield
-
-
-def mutant(*edits: tuple[str, str, str], **drawn: Any) -> Mutant:
-    return Mutant(tuple(Edit(*edit) for edit in edits), drawn)
-
+from sim.edits import LUA, Mutant, mutant
 
 _HELD = (
     LUA,
@@ -176,6 +39,11 @@ _COMPARED = (
     "mesh.core.tenures:Tenures.compare",
     "return differing(before, epochs)",
     "return differing(self.epochs, epochs)",
+)
+_SOME_LEFT = (
+    "mesh.core.moving:due_moves",
+    "orphans += table.partitions_of(member.row.nonce)",
+    "orphans += table.partitions_of(member.row.nonce)[1:]",
 )
 _LEADER_WAITS = (
     "mesh.core.supervision:Supervision._on_store",
@@ -210,7 +78,7 @@ MUTANTS: dict[str, Mutant] = {
     "reply before the acknowledgement": mutant(
         ("mesh.core.commits:Commits.on_commit", "if not reply.acknowledged:", "if False:")
     ),
-    "the WAIT is not judged": mutant(
+    "a short WAIT is accepted": mutant(
         (
             "mesh.core.syncset:is_acknowledged",
             "if before is None or after is None:",
@@ -317,17 +185,61 @@ MUTANTS: dict[str, Mutant] = {
             "newer = {epoch: epoch for epoch in set(epochs)}",
         )
     ),
-    "all of a dead process's partitions move": mutant(
+    "all of a dead process's partitions move": mutant(_SOME_LEFT),
+    "a dead process stays dead": mutant(
         (
-            "mesh.core.moving:due_moves",
-            "orphans += table.partitions_of(member.row.nonce)",
-            "orphans += table.partitions_of(member.row.nonce)[1:]",
+            "mesh.core.attendance:Attendance.on_registered",
+            "if members.is_proven(r.nonce):",
+            "if False:",
+        ),
+        kinds=("kill", "last words"),
+        faults=30,
+        length_s=2.0,
+    ),
+    "an operation is known again": mutant(
+        (
+            LUA,
+            (
+                "if leader[2] == operation then\n"
+                "    redis.call('HINCRBY', keys[2], 't', 1)"
+                " -- makes the WAIT behind it wait, on a new connection too\n"
+                "    return { 'ok', set, leader[3] }"
+            ),
+            "if false then\n    return { 'ok', set, leader[3] }",
         )
     ),
     # -------------------------------------------------------------------------------------------- handover
     "settled before a release, and the epoch check": mutant(_SETTLED, _HELD),
     "a released epoch stays released, twice": mutant(_RELEASED, _COMPARED),
     # ----------------------------------------------------------------------------- leases, leaders, the store
+    "lease wait out": mutant(
+        ("mesh.core.waits:Waits.over", "if end <= now", "if end < math.inf"),
+        grave=("cut host and client",),
+    ),
+    "clock read before state": mutant(
+        (
+            "mesh.core.execution:_step_query",
+            "if home.now() >= home.lease.until:",
+            "if home.lease._last_at >= home.lease.until:",
+        ),
+        grave=("stop handler", "cut host"),
+    ),
+    "renewal counted before its acknowledgement": mutant(
+        (
+            "mesh.core.commits:Commits.renew",
+            "self._lease.sent(self._renewal, now)",
+            "self._lease.sent(self._renewal, now)\n        self._lease.acknowledged(self._renewal)",
+        ),
+    ),
+    "token unchecked on a message": mutant(
+        ("mesh.core.ownership:Ownership.hears", "if token < self._token:", "if False:"),
+        (
+            "mesh.node:Node._on_supervisor",
+            "elif not self._leaders.leads(conn):",
+            "elif False:",
+        ),
+        grave=("stop leader in a takeover",),
+    ),
     "a grant taken from the table": mutant(
         (
             "mesh.node:Node._on_table",
@@ -342,6 +254,30 @@ MUTANTS: dict[str, Mutant] = {
             ),
         ),
         grave=("cut host", "stop handler"),
+    ),
+    "life check": mutant(
+        (
+            LUA,
+            "if life[1] == run_id() and tonumber(life[2]) == number then\n    return life[3]",
+            "if true then\n    return life[3]",
+        ),
+        grave=("kill primary", "cut primary with a replica", "stop primary"),
+    ),
+    "cached set": mutant(
+        ("mesh.store.pinned:Seen.decoded", "if blob != self.blob:", "if not self.blob:"),
+        grave=("stop replica twice",),
+    ),
+    "shrink without a majority": mutant(
+        ("mesh.core.storeproofs:down", "if seen.is_majority(", "if any("),
+        grave=("cut in two",),
+    ),
+    "an old shrink": mutant(
+        (LUA, "if age_us(asked_at_us) > max_age_us then\n    return { 'old' }\n  end\nend", "end"),
+        grave=("kill replica far from the leader",),
+    ),
+    "a table accepted with a hole": mutant(
+        _SOME_LEFT,
+        ("mesh.core.table:Table.changed", "if held[index]:", "if False:"),
     ),
     # ---------------------------------------------------------------------------------------------- clients
     "unknown after a broken attempt": mutant(
@@ -397,87 +333,6 @@ MUTANTS: dict[str, Mutant] = {
 """What is taken out, or what is not asked for any more, by the mechanism's name (tests/MUTANTS.md)."""
 
 COVERED: dict[str, Mutant] = {
-    "a dead process stays dead": mutant(
-        (
-            "mesh.core.attendance:Attendance.on_registered",
-            "if members.is_proven(r.nonce):",
-            "if False:",
-        ),
-        kinds=("kill", "last words"),
-        faults=30,
-        length_s=2.0,
-    ),
-    "an operation is known again": mutant(
-        (
-            LUA,
-            (
-                "if leader[2] == operation then\n"
-                "    redis.call('HINCRBY', keys[2], 't', 1)"
-                " -- makes the WAIT behind it wait, on a new connection too\n"
-                "    return { 'ok', set, leader[3] }"
-            ),
-            "if false then\n    return { 'ok', set, leader[3] }",
-        )
-    ),
-    "life check": mutant(
-        (
-            LUA,
-            "if life[1] == run_id() and tonumber(life[2]) == number then\n    return life[3]",
-            "if true then\n    return life[3]",
-        ),
-        grave=("cut primary", "cut primary with a replica", "stop primary"),
-    ),
-    "lease wait out": mutant(
-        ("mesh.core.waits:Waits.over", "if end <= now", "if end < math.inf"),
-        grave=("cut host and client",),
-        keys=2,
-        faults=0,
-    ),
-    "clock read before state": mutant(
-        (
-            "mesh.core.execution:_step_query",
-            "if home.now() >= home.lease.until:",
-            "if home.lease._last_at >= home.lease.until:",
-        ),
-        grave=("stop handler", "cut host"),
-    ),
-    "renewal counted before its acknowledgement": mutant(
-        (
-            "mesh.core.commits:Commits.renew",
-            "self._lease.sent(self._renewal, now)",
-            "self._lease.sent(self._renewal, now)\n        self._lease.acknowledged(self._renewal)",
-        ),
-        grave=("cut host from store", "cut host"),
-    ),
-    "token unchecked on a message": mutant(
-        ("mesh.core.ownership:Ownership.hears", "if token < self._token:", "if False:"),
-        (
-            "mesh.node:Node._on_supervisor",
-            "elif not self._leaders.leads(conn):",
-            "elif False:",
-        ),
-        grave=("stop leader in a takeover",),
-    ),
-    "cached set": mutant(
-        ("mesh.store.pinned:Seen.decoded", "if blob != self.blob:", "if not self.blob:"),
-        grave=("kill replica", "stop replica"),
-    ),
-    "shrink without a majority": mutant(
-        ("mesh.core.storeproofs:down", "if seen.is_majority(", "if any("),
-        grave=("cut primary", "cut primary with a replica"),
-    ),
-    "an old shrink": mutant(
-        (LUA, "if age_us(asked_at_us) > max_age_us then", "if false then"),
-        grave=("cut primary", "cut primary with a replica"),
-    ),
-    "a table accepted with a hole": mutant(
-        (
-            "mesh.core.learned:recorded_members",
-            "return [*active, *ended]",
-            "return [*active]",
-        ),
-        grave=("kill leader", "kill supervisors"),
-    ),
     "grant check: epoch": mutant(_HELD),
     "grant check: revoked": mutant(_ACTIVE),
     "sequence check: gap": mutant(

@@ -111,7 +111,7 @@ class Mesh:
         self.starting: deque[str] = deque()
         self.reads: deque[tuple[bytes, ...]] = deque()
         """Readings of renewals that are under way."""
-        self.ended: list[sv.LifeClosed | sv.Deposed] = []
+        self.ended: list[sv.Deposed] = []
         self.ending: list[Process] = []
         """They have ended since their grant was over; nobody has proven it yet."""
         self.records: list[sv.Record] = []
@@ -210,7 +210,7 @@ class Mesh:
                 self._send(nonce, grant)
             case sv.ReadRenewals(nonces):
                 self.reads.append(nonces)
-            case sv.LifeClosed() | sv.Deposed():
+            case sv.Deposed():
                 self.ended.append(effect)
             case sv.AskRelease(nonce, release):
                 self._send(nonce, release)

@@ -195,13 +195,74 @@ def test_what_nobody_has_told_is_not_taken_up(checks, partition, epoch, nonce):
     only(checks, "a grant is what a leader has told")
 
 
-def test_whoever_obeys_a_leader_obeys_no_earlier_one(checks):
-    checks.obeyed(0.0, "h-0", 2, 1, 5)
-    checks.obeyed(0.0, "h-0", 3, 1, 5)
-    checks.obeyed(0.0, "h-0", 3, 2, 1)
+def test_whoever_heeds_a_leader_heeds_no_earlier_one(checks):
+    checks.heeded(0.0, "h-0", 2)
+    checks.heeded(0.0, "h-0", 3)
+    checks.heeded(0.0, "h-1", 2)
     assert not checks.violations
-    checks.obeyed(0.0, "h-0", 2, 2, 2)
-    only(checks, "a token that is obeyed never goes back")
+    checks.heeded(0.0, "h-0", 2)
+    only(checks, "a token that is heeded never goes back")
+
+
+def test_whoever_goes_by_a_grant_goes_by_no_earlier_one(checks):
+    checks.obeyed(0.0, "h-0", 1, 5)
+    checks.obeyed(0.0, "h-0", 2, 1)
+    assert not checks.violations
+    checks.obeyed(0.0, "h-0", 1, 6)
+    only(checks, "a grant never goes back")
+
+
+def test_once_another_one_has_taken_it_up_nobody_answers_for_a_partition(checks):
+    checks.told(A, [E1, E1])
+    checks.adopted(0.0, "h-0", 0, E1, A)
+    checks.answered(0.5, "h-0", 0, E1)
+    checks.answered(0.5, "h-0", 1, E1)
+    checks.told(B, [E2, 0])
+    checks.adopted(1.0, "h-1", 0, E2, B)
+    checks.answered(1.5, "h-1", 0, E2)
+    checks.answered(1.5, "h-0", 1, E1)
+    assert not checks.violations
+    checks.answered(1.5, "h-0", 0, E1)
+    assert "h-1 had taken it up" in only(checks, "one answers")
+
+
+def test_a_call_of_a_life_is_taken_by_the_primary_that_it_was_opened_on(checks):
+    checks.life_opened(0.0, "A", "run", 1, 1)
+    checks.took(1.0, "A", "run", 1)
+    assert not checks.violations
+    checks.took(1.0, "B", "another run", 1)
+    assert "opened on run run" in only(checks, "a life has one primary")
+
+
+def test_a_call_of_a_life_that_nobody_has_opened_is_taken_by_none(checks):
+    checks.took(1.0, "A", "run", 1)
+    assert "opened by nobody" in only(checks, "a life has one primary")
+
+
+def test_what_a_node_has_carried_out_it_does_not_refuse_afterwards(checks):
+    checks.forgotten(1.0, "A", b"operation", "conflict")
+    assert "now says conflict" in only(checks, "an operation is known again")
+
+
+def test_a_set_rests_on_nothing_that_may_have_changed_since(checks):
+    checks.set_rests_on(1.0, "A", 2, 0.3, 0.5)
+    assert not checks.violations
+    checks.set_rests_on(1.0, "A", 2, 0.7, 0.5)
+    assert "0.700 s ago" in only(checks, "a set rests on what is still so")
+
+
+def test_who_is_known_to_be_dead_is_given_nothing(checks):
+    checks.given(1.0, "s-0", A, [1])
+    assert "gives it [1]" in only(checks, "a dead process stays dead")
+
+
+def test_a_table_names_those_to_whom_partitions_were_given(checks):
+    checks.granted(0.0, "A", 0, E1, A)
+    checks.granted(0.0, "A", 1, E1, B)
+    checks.table_seen(0.0, "c", (1, 1, 1), [A, B], [E1, E1])
+    assert not checks.violations
+    checks.table_seen(0.0, "c", (1, 1, 2), [A, A], [E1, E1])
+    assert "partitions [1] belong to others" in only(checks, "no table has a hole")
 
 
 def test_lives_sets_and_revocations_are_passed_on(checks):

@@ -298,28 +298,35 @@ def test_renewals_are_read_again_once_the_last_reading_is_back():
     assert len(mesh.reads) == 1
 
 
-def test_a_closed_life_ends_this_brain_and_it_keeps_what_was_proven():
+def closed(mesh):
+    return [r.fields["life"] for r in mesh.records if r.kind == "life_closed"]
+
+
+def test_while_a_primary_says_that_the_life_is_closed_nobody_is_given_up():
     mesh = renewing("a", "b")
     mesh.server.restart()
-    while not mesh.reads:
-        mesh.tick(0.05)
-    mesh.read_renewals()
-    assert mesh.ended == [sv.LifeClosed()] and mesh.leader.closed and not mesh.leader.deposed
+    read(mesh)
+    read(mesh)
+    give_up(mesh, "a")
+    mesh.tick(5.0)
+    assert not mesh.calls and not mesh.leader.deposed
+    assert closed(mesh) == [1], "said once"
+
+
+def test_what_another_primary_refuses_is_asked_again_and_carried_out_where_the_life_is_open():
+    """One that was left behind is back for a moment, and this leader has found it (seed 4, cut primary)."""
+    mesh = renewing("a", "b")
+    own = mesh.server.run_id
+    mesh.server.restart()
+    read(mesh)
     victim = first(mesh, "a")
     mesh.kill(victim)
     mesh.report(victim)
-    mesh.tick(5.0)
-    assert not mesh.calls and not mesh.starting
-    assert [e.nonce for e in mesh.leader.exits] == [victim.nonce]
-
-
-def test_a_takeover_that_finds_its_life_closed_ends_this_brain_too():
-    mesh = renewing("a", "b")
-    mesh.server.restart()
-    mesh.kill(first(mesh, "a"))
-    mesh.report(first(mesh, "a"))
     mesh.answer_store()
-    assert mesh.ended == [sv.LifeClosed()]
+    mesh.server.run_id = own
+    mesh.settle()
+    assert [f["handler"] for f in failovers(mesh)] == ["a"]
+    assert closed(mesh) == [1]
 
 
 def weights(mesh):

@@ -14,6 +14,9 @@ What a world tells:
     checks.committed(at, node, life, nonce, lane, seq, [(partition, epoch), ...])  # applied, no duplicate
     checks.set_recorded(at, node, life, set_version)
     checks.led(at, node, run_id, life, token)                  # a bid in the life that is open
+    checks.took(at, node, run_id, life)                        # a batch, or a takeover, of that life
+    checks.forgotten(at, node, operation, status)              # what it carried out last, when repeated
+    checks.set_rests_on(at, node, version, age_s, sure_s)      # on what Sentinels said so long ago
     checks.revoked(at, node, nonce)
     checks.wrote(what, offset)                                 # how far its stream was with that carried out
 
@@ -27,8 +30,11 @@ What a world tells:
     checks.table_seen(at, who, (life, token, number), owners, epochs)  # owners: nonces, or None for a hole
     checks.grows(at, who, what, number)                        # anything else that may only grow
     checks.told(nonce, epochs)                                 # a leader tells a process what it holds
-    checks.obeyed(at, who, token, life, version)               # a handler process takes a leader's word
+    checks.heeded(at, who, token)                              # a handler process takes a leader's word
+    checks.obeyed(at, who, life, version)                      # and goes by that grant
     checks.adopted(at, who, partition, epoch, nonce)           # a handler process takes a partition up
+    checks.answered(at, who, partition, epoch)                 # and answers a query for it, from memory
+    checks.given(at, who, nonce, partitions)                   # a leader means to give them to a dead one
     checks.redirected(at, who, partition, asked, named)        # a client that had named one epoch: to another
 
     # at the end
@@ -49,222 +55,30 @@ content.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
 
 from mesh.core.epochs import NOT_HELD, format_epoch
 from mesh.testing.history import End, History
-from mesh.testing.sim.call_checks import READING, CallChecks, Violation
+from mesh.testing.sim.call_checks import READING, Violation
+from mesh.testing.sim.store_checks import StoreChecks, short
 
 __all__ = ["Checks", "Violation"]
 
 
-class Checks(CallChecks):
+class Checks(StoreChecks):
     """Takes in what a world tells, and notes what must not be.
 
     Args:
         partitions: of the mesh.
-
-    Attributes:
-        on_commit, on_grant, on_revoke, on_life, on_set: called with what `committed`, `granted`, `revoked`,
-            `life_opened` and `set_recorded` were told (without the time), in the very step of the store in
-            which it happened; for scenarios, and for traces.
-        losses: what was said of acknowledged calls that may be gone.
     """
 
     def __init__(self, partitions: int) -> None:
         super().__init__(partitions)
-        self.on_commit: list[Callable[[str, bytes, list[tuple[int, int]]], object]] = []
-        self.on_grant: list[Callable[[str, int, int, bytes], object]] = []
-        self.on_revoke: list[Callable[[str, bytes], object]] = []
-        self.on_life: list[Callable[[str, int, int], object]] = []
-        self.on_set: list[Callable[[str, int, int], object]] = []
-        self.losses: list[str] = []
-        self._writers: dict[tuple[int, int], bytes] = {}
-        """(partition, epoch) → the one whose commit was taken."""
-        self._holders: dict[tuple[int, int], bytes] = {}
-        """(partition, epoch) → to whom it was granted."""
-        self._written: dict[tuple[str, int], int] = {}
-        self._moved: dict[tuple[str, int], int] = {}
-        self._seqs: dict[tuple[str, int, bytes, int], int] = {}
-        self._primaries: dict[int, str] = {}
-        self._opened: dict[str, tuple[int, int]] = {}
-        self._grown: dict[tuple[str, str], Any] = {}
         self._tables: dict[tuple[int, int, int], Hashable] = {}
         self._adopted: dict[tuple[str, int], int] = {}
         self._tells: dict[bytes, set[tuple[int, int]]] = {}
-        self._offsets: dict[tuple[Hashable, ...], int] = {}
-
-    # -------------------------------------------------------------------------------------------- the store
-
-    def life_opened(self, at: float, node: str, run_id: str, life: int, token: int) -> None:
-        """A node took an open_life.
-
-        Args:
-            at: virtual time, in seconds.
-            node: its name.
-            run_id: the node's own.
-            life: the new life's number.
-            token: of the leader.
-        """
-        first = self._primaries.setdefault(life, run_id)
-        if first != run_id:
-            self.violated(
-                at,
-                "a life has one primary",
-                f"life {life} was opened on run {first[:8]}, and now on {node} (run {run_id[:8]})",
-            )
-        before = self._opened.get(run_id)
-        if before is not None and (life <= before[0] or token <= before[1]):
-            self.violated(
-                at,
-                "lives and tokens only grow",
-                f"{node} opened life {life} for token {token} after life {before[0]} for token {before[1]}",
-            )
-        self._opened[run_id] = life, token
-        for hear in list(self.on_life):
-            hear(node, life, token)
-
-    def led(self, at: float, node: str, run_id: str, life: int, token: int) -> None:
-        """A node took a bid for the lead in a life that it had."""
-        before = self._opened.get(run_id)
-        if before is not None and (life != before[0] or token <= before[1]):
-            self.violated(
-                at,
-                "lives and tokens only grow",
-                f"{node} took a bid of token {token} in life {life} after token {before[1]} in {before[0]}",
-            )
-        self._opened[run_id] = life, token
-
-    def revoked(self, at: float, node: str, nonce: bytes) -> None:
-        """A node took a call that ends a process's grant."""
-        del at
-        for hear in list(self.on_revoke):
-            hear(node, nonce)
-
-    def loss_reported(self, at: float, who: str, said: str) -> None:
-        """A leader says that acknowledged calls may be gone."""
-        self.losses.append(f"{at:.6f} s  {who}: {said}")
-
-    def granted(self, at: float, node: str, partition: int, epoch: int, nonce: bytes) -> None:
-        """A node gave a partition to a process, under that epoch."""
-        first = self._holders.setdefault((partition, epoch), nonce)
-        if first != nonce:
-            self.violated(
-                at,
-                "an epoch is given once",
-                f"epoch {format_epoch(epoch)} of partition {partition} was given to {_short(first)}, and on "
-                f"{node} to {_short(nonce)}",
-            )
-        before = self._moved.get((node, partition), 0)
-        if epoch <= before:
-            self.violated(
-                at,
-                "epochs only grow",
-                f"{node} gave partition {partition} to {_short(nonce)} under {format_epoch(epoch)}, "
-                f"after {format_epoch(before)}",
-            )
-        self._moved[node, partition] = epoch
-        for hear in list(self.on_grant):
-            hear(node, partition, epoch, nonce)
-
-    def committed(
-        self,
-        at: float,
-        node: str,
-        life: int,
-        nonce: bytes,
-        lane: int,
-        seq: int,
-        tenures: list[tuple[int, int]],
-    ) -> None:
-        """A node applied a batch: not a duplicate, and of its partitions those that it wrote.
-
-        Args:
-            at: virtual time, in seconds.
-            node: its name.
-            life: that the batch named.
-            nonce: of the process that wrote.
-            lane: of its connections, the one by number.
-            seq: of the batch.
-            tenures: of each partition that was written its number and the epoch that was named.
-        """
-        key = (node, life, nonce, lane)
-        last = self._seqs.get(key)
-        if last is not None and seq != last + 1:
-            self.violated(
-                at,
-                "batches are applied in sequence",
-                f"{node} applied batch {seq} of {_short(nonce)}, lane {lane}, life {life}, after {last}",
-            )
-        self._seqs[key] = seq
-        for tenure in tenures:
-            first = self._writers.setdefault(tenure, nonce)
-            partition, epoch = tenure
-            if first != nonce:
-                self.violated(
-                    at,
-                    "one writer",
-                    f"{node} took a commit of {_short(nonce)} for partition {partition} under "
-                    f"{format_epoch(epoch)}, under which {_short(first)} had written",
-                )
-            holder = self._holders.get(tenure, nonce)
-            if holder != nonce:
-                self.violated(
-                    at,
-                    "one writer",
-                    f"{node} took a commit of {_short(nonce)} for partition {partition} under "
-                    f"{format_epoch(epoch)}, which was given to {_short(holder)}",
-                )
-            newest = max(
-                self._written.get((node, partition), 0), self._moved.get((node, partition), 0)
-            )
-            if epoch < newest:
-                self.violated(
-                    at,
-                    "one writer",
-                    f"{node} took a commit of {_short(nonce)} for partition {partition} under "
-                    f"{format_epoch(epoch)}, after {format_epoch(newest)} was given or written",
-                )
-            else:
-                self._written[node, partition] = epoch
-        for hear in list(self.on_commit):
-            hear(node, nonce, tenures)
-
-    def set_recorded(self, at: float, node: str, life: int, version: int) -> None:
-        """A node recorded an in-sync set."""
-        self.grows(at, node, "set version", (life, version))
-        for hear in list(self.on_set):
-            hear(node, life, version)
-
-    def wrote(self, what: tuple[Hashable, ...], offset: int) -> None:
-        """The primary carried that out.
-
-        Args:
-            what: any name of it.
-            offset: of its replication stream, that and all before it included.
-        """
-        self._offsets.setdefault(what, offset)
-
-    def relied_on(
-        self, at: float, who: str, what: tuple[Hashable, ...], members: Mapping[str, int]
-    ) -> None:
-        """Somebody tells others of what was carried out: so every member of the in-sync set has to have it.
-
-        Args:
-            at: virtual time, in seconds.
-            who: tells it.
-            what: as `wrote` was told.
-            members: of each replica in the set the offset up to which it has the stream.
-        """
-        offset = self._offsets.get(what)
-        behind = [name for name, has in members.items() if offset is None or has < offset]
-        if behind:
-            words = " ".join(p.hex()[:8] if isinstance(p, bytes) else str(p) for p in what)
-            state = "the store has not" if offset is None else f"{', '.join(behind)} have not yet"
-            self.violated(
-                at, "acknowledged means replicated", f"{who} goes on with {words}, which {state}"
-            )
+        self._answering: dict[int, tuple[int, str]] = {}
+        """By partition the newest epoch under which it was taken up, and by whom."""
 
     # ------------------------------------------------------------------------------------- whoever hears it
 
@@ -302,6 +116,14 @@ class Checks(CallChecks):
                 f"{who} has table {_version(version)} with {len(owners)} owners and {len(epochs)} epochs of "
                 f"{self.partitions} partitions, without an owner: {holes[:8]}",
             )
+        strangers = [p for p, o in enumerate(owners) if self._holders.get((p, epochs[p]), o) != o]
+        if strangers:
+            self.violated(
+                at,
+                "no table has a hole",
+                f"{who} has table {_version(version)}, by which partitions {strangers[:8]} belong to others "
+                f"than they were given to",
+            )
         content = (tuple(owners), tuple(epochs))
         if self._tables.setdefault(version, content) != content:
             self.violated(
@@ -317,17 +139,23 @@ class Checks(CallChecks):
         known = self._tells.setdefault(nonce, set())
         known.update((p, epoch) for p, epoch in enumerate(epochs) if epoch != NOT_HELD)
 
-    def obeyed(self, at: float, who: str, token: int, life: int, version: int) -> None:
-        """A handler process goes by a leader's word from now on.
+    def heeded(self, at: float, who: str, token: int) -> None:
+        """A handler process took a word under that token for a leader's."""
+        self.grows(at, who, "token that is heeded", token)
 
-        Args:
-            at: virtual time, in seconds.
-            who: the process.
-            token: under which that was said.
-            life, version: of the grant that it has now.
-        """
-        self.grows(at, who, "token that is obeyed", token)
+    def obeyed(self, at: float, who: str, life: int, version: int) -> None:
+        """A handler process goes by that grant from now on."""
         self.grows(at, who, "grant", (life, version))
+
+    def given(self, at: float, who: str, nonce: bytes, partitions: Sequence[int]) -> None:
+        """A leader means to enrol a process, or to give it partitions, whose death was proven to that very
+        leader.
+        """
+        self.violated(
+            at,
+            "a dead process stays dead",
+            f"{who} knows that {short(nonce)} is dead, and gives it {list(partitions)[:8]}",
+        )
 
     def adopted(self, at: float, who: str, partition: int, epoch: int, nonce: bytes) -> None:
         """A handler process took a partition up; under each epoch at most once, and because a leader told it
@@ -348,6 +176,21 @@ class Checks(CallChecks):
                 f"{format_epoch(before)}",
             )
         self._adopted[who, partition] = epoch
+        if epoch > self._answering.get(partition, (NOT_HELD, ""))[0]:
+            self._answering[partition] = epoch, who
+
+    def answered(self, at: float, who: str, partition: int, epoch: int) -> None:
+        """A handler process answered a query from memory: so nobody else can have taken the partition up
+        meanwhile, and changed what this one shows.
+        """
+        newest, other = self._answering.get(partition, (NOT_HELD, ""))
+        if epoch < newest:
+            self.violated(
+                at,
+                "one answers",
+                f"{who} answered a query for partition {partition} under {format_epoch(epoch)}, and {other} "
+                f"had taken it up under {format_epoch(newest)}",
+            )
 
     def redirected(self, at: float, who: str, partition: int, asked: int, named: int) -> None:
         """A client was sent elsewhere.
@@ -366,14 +209,6 @@ class Checks(CallChecks):
                 f"owner under {format_epoch(named)}",
             )
 
-    def grows(self, at: float, who: str, what: str, number: Any) -> None:
-        """A number (or tuple) of somebody's that never goes back; it may stay."""
-        before = self._grown.get((who, what))
-        if before is not None and number < before:
-            self.violated(at, f"a {what} never goes back", f"{who} went from {before} to {number}")
-        else:
-            self._grown[who, what] = number
-
     def nothing_is_said_to_be_lost(self, at: float) -> None:
         """Nobody has reported a loss; for runs in which nothing can be."""
         for line in self.losses[:1]:
@@ -386,10 +221,6 @@ class Checks(CallChecks):
             self.violated(
                 at, "the checks are told of commits", f"of none, and there was {changed[0]}"
             )
-
-
-def _short(nonce: bytes) -> str:
-    return nonce.hex()[:8]
 
 
 def _version(version: tuple[int, int, int]) -> str:

@@ -13,8 +13,10 @@ from mesh.testing.sim.plan import NARROW, ROOMY, Plan, PlannedCall
 
 _DELETED = 0.25
 """Share of the keys; of the others it can be seen without a search that nothing is lost or doubled."""
-_GRAVE = 0.05
-"""Share of the plans with a grave fault, which take ten times as long."""
+_GRAVE = 1 / 3
+"""Share of the plans with a grave fault, which take twice as long."""
+_GRAVE_S = (2.0, 2.0, 3.0, 5.0)
+"""For so long there are calls in these: faults last for seconds, and what comes of them is to be seen."""
 _QUERIES = (".read", BuiltIn.EXISTS.value)
 
 
@@ -43,8 +45,7 @@ def draw(
         calls: how many.
         faults: how many.
         kinds: of the faults.
-        grave: kinds of one fault more (mesh.testing.sim.grave); unless given, one of twenty plans has one of
-            those that a mesh survives.
+        grave: kinds of one fault more (mesh.testing.sim.grave); unless given, one of three plans has one.
         handlers, clients: how many.
         supervisors, sentinels: how many; unless given, as many as the grave fault is about.
         length_s: of the load; drawn too unless given, since what takes seconds happens in long ones only.
@@ -61,7 +62,7 @@ def draw(
     if length_s is None:
         length_s = dice.choices((0.5, 1.0, 2.0, 5.0), (50, 40, 8, 2))[0]
         if kind:
-            length_s = more.choice((3.0, 5.0))
+            length_s = more.choice(_GRAVE_S)
     if cache_bytes is None:
         cache_bytes = NARROW if dice.random() < 0.25 else ROOMY
     if supervisors is None:

@@ -32,6 +32,7 @@ class Faults:
         self._moments: dict[str, list[Any]] = {
             "commit": checks.on_commit,
             "takeover": checks.on_grant,
+            "set": checks.on_set,
         }
         self._over = False
         self._blocked: list[Fault] = []

@@ -114,6 +114,35 @@ def _cut_primary_with_a_replica(dice: Random, cast: Cast) -> Fault:
     return _cut("primary", dice.choice(cast.store[1:]))(dice, cast)
 
 
+def _cut_in_two(dice: Random, cast: Cast) -> Fault:
+    """The primary and the leader, with a replica, a Sentinel and half of all others, from the rest: that is
+    where the majority is, so here nothing may be done that it would not know of.
+    """
+    rest = [*cast.handlers, *cast.clients]
+    some = dice.sample(rest, len(rest) // 2)
+    store = ("primary", dice.choice(cast.store[1:]), dice.choice(cast.sentinels))
+    return _cut(*store, "leader", *some)(dice, cast)
+
+
+def _kill_replica_far_from_the_leader(dice: Random, cast: Cast) -> tuple[Fault, ...]:
+    """What the leader decides from the Sentinels' word arrives at the primary when that word may be old."""
+    dies = _kill_replica(dice, cast)
+    by_s = dice.uniform(1.0, 1.6)
+    return dies, Fault(dies.at, "slow", ("leader",), ("primary",), dies.for_s, by_s)
+
+
+def _stop_replica_twice(dice: Random, cast: Cast) -> tuple[Fault, ...]:
+    """It is taken out of the set, and put back; who looked for the set in between has to hear of that."""
+    which = dice.choice(cast.store[1:])
+    first = Fault(dice.uniform(0.05, 0.5), "pause", (which,), for_s=dice.uniform(1.1, 1.5))
+    back_at = first.at + first.for_s
+    again = Fault(back_at + dice.uniform(0.9, 1.2), "pause", (which,), for_s=dice.uniform(0.3, 0.8))
+    looks = [
+        Fault(first.at, "drop", (handler,), ("primary",), moment="set") for handler in cast.handlers
+    ]
+    return first, again, *looks
+
+
 def _kill_replica(dice: Random, cast: Cast) -> Fault:
     return _crash(dice.choice(cast.store[1:]))(dice, cast)
 
@@ -170,13 +199,16 @@ _OF_STORE: dict[str, _Draw] = {
     "stop replica": _stop_replica,
     "replica goes back": _replica_goes_back,
     "sentinel away": _sentinel_away,
+    "cut in two": _cut_in_two,
+    "kill replica far from the leader": _kill_replica_far_from_the_leader,
+    "stop replica twice": _stop_replica_twice,
 }
 _DRAWN = _OF_HANDLERS | _OF_SUPERVISORS | _OF_STORE
 GRAVE = tuple(_DRAWN)
 """Their kinds, by name."""
-OF_SUPERVISORS = frozenset(_OF_SUPERVISORS)
+OF_SUPERVISORS = frozenset((*_OF_SUPERVISORS, "cut in two"))
 """Those that are about several supervisors."""
 OF_STORE = frozenset(_OF_STORE)
 """Those that are about a store with Sentinels."""
-HANDLED: tuple[str, ...] = ()
+HANDLED: tuple[str, ...] = (*_OF_HANDLERS, *_OF_SUPERVISORS)
 """Those that plans have unless they say otherwise: of which thousands of seeds are clean."""

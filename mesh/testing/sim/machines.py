@@ -35,6 +35,8 @@ from mesh.testing.sim.stores import Stores
 from mesh.testing.sim.watching import (
     watch_commits,
     watch_grants,
+    watch_leader,
+    watch_queries,
     watch_supervisor,
     watch_tables,
     watch_tenures,
@@ -167,7 +169,9 @@ class Machines:
             lambda: self._sim.now,
             self._sim.note,
             in_words,
-            self.stores.members,
+        )
+        watch_leader(
+            process.name, supervisor, self._checks, lambda: self._sim.now, self.stores.members
         )
         await supervisor.listen()
         first = process.name == self._judges[0] and process.name not in self.supervisors
@@ -278,6 +282,7 @@ class Machines:
         watch_tables(who, node, checks, lambda: sim.now)
         watch_tenures(who, node, checks, lambda: sim.now)
         watch_grants(who, node, checks, lambda: sim.now)
+        watch_queries(who, node, checks, lambda: sim.now)
         watch_commits(who, node, checks, lambda: sim.now, self.stores.members)
         try:
             await node.start()

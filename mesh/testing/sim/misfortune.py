@@ -26,6 +26,12 @@ KINDS = (
 """Faults that every mesh with one supervisor and a store whose primary lives has to bear."""
 
 
+_RATES = (0.5, 0.9, 0.99, 1.01, 1.1, 2.0)
+"""Of clocks that only time-outs go by."""
+_LEASED_RATES = (0.9992, 0.9995, 0.9999, 1.0001, 1.0005, 1.0008)
+"""Of clocks that leases go by (mesh.core.lease.LeaseTiming.drift)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cast:
     """Who there is in a mesh whose faults are drawn."""
@@ -146,8 +152,10 @@ def _join(dice: Random, cast: Cast) -> Fault:
 
 
 def _clock(dice: Random, cast: Cast) -> Fault:
-    rate = dice.choice((0.5, 0.9, 0.99, 1.01, 1.1, 2.0))
+    """Leases hold only as long as those who count them stay within the drift that is assumed."""
+    which = dice.randrange(len(_RATES))
     who = (_stoppable(dice, cast),)
+    rate = (_RATES if who[0].startswith(("c-", "w-")) else _LEASED_RATES)[which]
     return Fault(cast.at(dice), "clock", who, for_s=cast.for_s(dice), amount=rate)
 
 

@@ -34,7 +34,8 @@ class Fault:
         amount: seconds of a delay, rate of a clock, share of the packets.
         left: what a node of the store finds on its disk after a crash; see Stores.start.
         in_place: after it, what was the primary is that again.
-        moment: it begins only when the store next carries out a "commit" or a "takeover", in that very step.
+        moment: it begins only when the store next carries out a "commit" or a "takeover", or records another
+            in-sync "set", in that very step.
     """
 
     at: float
@@ -45,7 +46,7 @@ class Fault:
     amount: float = 0.0
     left: Left = "intact"
     in_place: bool = False
-    moment: Literal["", "commit", "takeover"] = ""
+    moment: Literal["", "commit", "takeover", "set"] = ""
 
     def __str__(self) -> str:
         words = [self.kind, " ".join(self.who)]

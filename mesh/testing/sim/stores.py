@@ -12,6 +12,7 @@ of a store that somebody else looks after.
 from __future__ import annotations
 
 import asyncio
+import math
 from functools import partial
 
 from mesh.core.syncset import InSyncSet
@@ -27,7 +28,7 @@ from mesh.testing.sim.simulation import Simulation
 from mesh.testing.sim.store.node import EMBEDDED, Disk, StoreNode
 from mesh.testing.sim.store.sentinel import SentinelNode
 from mesh.testing.sim.store.sentinel_view import SentinelConfig
-from mesh.testing.sim.watching import StoreWatch
+from mesh.testing.sim.store_watching import StoreWatch
 
 _PORT = 6379
 _SENTINEL_PORT = 26_379
@@ -217,7 +218,8 @@ class Stores:
         node = StoreNode(disk, self._dice, settings=EMBEDDED | changed, primary=follows)
         await node.start(*self.address_of(name))
         self.nodes[name] = node
-        StoreWatch(name, node.server, self._checks, lambda: self._sim.now, self._sim.note)
+        sure_s = self._plan.down_after_s if self._watchers else math.inf
+        StoreWatch(name, node.server, self._checks, lambda: self._sim.now, self._sim.note, sure_s)
         await process.loop.create_future()
 
     def _config(self, number: int) -> SentinelConfig:

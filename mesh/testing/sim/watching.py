@@ -1,17 +1,13 @@
-"""Tells the checks what happens in a simulated mesh: in the store's nodes, at the supervisor, at the clients.
+"""Tells the checks what happens in a simulated mesh: at handlers, supervisors and clients.
 
-Real objects are looked into, not replaced: a node's function calls are read as the real library reads them,
-and told once the real library has answered. What the mesh itself would be told is not enough; a commit
-whose reply was lost has been accepted all the same.
+Real objects are looked into, not replaced. What the store's nodes carry out is told by
+mesh.testing.sim.store_watching.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
-
-import hiredis
-import msgpack
 
 from mesh.client.aio import AsyncClient
 from mesh.core.calling import Call
@@ -19,156 +15,14 @@ from mesh.core.epochs import NOT_HELD, unpack_epochs
 from mesh.core.lanes import LANES
 from mesh.core.messages import Beat, Grant, Message
 from mesh.core.outbox import Batch
-from mesh.core.records import CommitReply, Verdict
-from mesh.core.signals import TellGrant
-from mesh.core.syncset import InSyncSet
+from mesh.core.records import CommitReply, Takeover, Verdict
+from mesh.core.signals import CallStore, TellGrant
 from mesh.core.table import Table
+from mesh.core.tenure import Pending, Tenure
 from mesh.core.wire import Redirect
 from mesh.node import Node
-from mesh.store.library import function
 from mesh.supervisor import Supervisor
 from mesh.testing.sim.checks import Checks
-from mesh.testing.sim.store.server import Server
-
-_COMMIT, _TAKEOVER, _OPEN_LIFE = map(function, ("commit", "takeover", "open_life"))
-_BID, _CHANGE_SET = map(function, ("bid", "change_set"))
-_WATCHED = frozenset((_COMMIT, _TAKEOVER, _OPEN_LIFE, _BID, _CHANGE_SET))
-_WRITTEN = 0
-
-
-class StoreWatch:
-    """Of one start of one node.
-
-    Args:
-        name: of the node.
-        now: virtual seconds.
-        note: adds a line to the trace.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        server: Server,
-        checks: Checks,
-        now: Callable[[], float],
-        note: Callable[[str, str], None],
-    ) -> None:
-        self._name = name
-        self._server = server
-        self._checks = checks
-        self._now = now
-        self._note = note
-        self._operation = self._set_operation = b""
-        self._call: Callable[..., Any] = server.call_function
-        server.call_function = self._watched  # type: ignore[method-assign,assignment]
-
-    def _watched(
-        self, client: Any, called: Any, keys: list[bytes], args: list[bytes], **options: Any
-    ) -> Any:
-        answer = self._call(client, called, keys, args, **options)
-        name = called.name
-        if name in _WATCHED:
-            reply = _read(answer)
-            if isinstance(reply, list) and reply and reply[0] == b"ok":
-                if name == _TAKEOVER:
-                    self._taken_over(args)
-                elif name == _OPEN_LIFE:
-                    self._opened(args)
-                elif name == _BID:
-                    self._bid(args)
-                elif name == _CHANGE_SET:
-                    self._set_changed(args)
-                elif name in (_BID, _CHANGE_SET):
-                    self._led(name, args, reply[1])
-                elif not reply[2]:
-                    self._committed(keys, args, reply[3])
-        return answer
-
-    def _committed(self, keys: list[bytes], args: list[bytes], verdicts: Sequence[int]) -> None:
-        life, _, lane, seq, _, flat = _arguments(args)
-        nonce = bytes.fromhex(keys[1].rpartition(b":")[2].decode())
-        tenures = [
-            (partition, int.from_bytes(epoch, "big"))
-            for partition, epoch, verdict in zip(flat[::4], flat[1::4], verdicts, strict=True)
-            if verdict == _WRITTEN
-        ]
-        self._checks.wrote(("batch", nonce, lane, seq), self._server.stream.offset)
-        self._checks.committed(self._now(), self._name, life, nonce, lane, seq, tenures)
-
-    def _taken_over(self, args: list[bytes]) -> None:
-        operation, _, _, nonces, _, revoke, moves, *_ = _arguments(args)
-        if operation == self._operation:
-            return
-        self._operation = operation
-        at = self._now()
-        partitions, _, _, receivers, epochs = moves
-        for index, partition in enumerate(partitions):
-            receiver = receivers if isinstance(receivers, int) else receivers[index]
-            epoch = epochs if isinstance(epochs, bytes) else epochs[index]
-            nonce, number = nonces[receiver - 1], int.from_bytes(epoch, "big")
-            self._checks.wrote(("partition", partition, number), self._server.stream.offset)
-            self._checks.granted(at, self._name, partition, number, nonce)
-        for index in revoke:
-            self._checks.revoked(at, self._name, nonces[index - 1])
-        self._note(self._name, f"takeover: {len(partitions)} moves, {len(revoke)} revoked")
-
-    def _opened(self, args: list[bytes]) -> None:
-        operation, _, number, token, _, _, version, *_ = _arguments(args)
-        if operation == self._operation:
-            return
-        self._operation = operation
-        at, checks = self._now(), self._checks
-        checks.life_opened(at, self._name, self._server.run_id, number, token)
-        checks.set_recorded(at, self._name, number, version)
-        self._note(self._name, f"life {number} opened for token {token}")
-
-    def _bid(self, args: list[bytes]) -> None:
-        operation, life, _, token, _, blob, *_ = _arguments(args)
-        if operation == self._operation:
-            return
-        self._operation = operation
-        self._checks.led(self._now(), self._name, self._server.run_id, life, token)
-        self._note(self._name, f"token {token} bids in life {life}")
-        if blob:
-            self._set_is(life, blob)
-
-    def _set_changed(self, args: list[bytes]) -> None:
-        operation, life, _, blob, *_ = _arguments(args)
-        if operation == self._set_operation:
-            return
-        self._set_operation = operation
-        self._set_is(life, blob)
-
-    def _set_is(self, life: int, blob: bytes) -> None:
-        recorded = InSyncSet.decode(blob)
-        self._checks.set_recorded(self._now(), self._name, life, recorded.version)
-        members = ", ".join(sorted(recorded.members))
-        self._note(self._name, f"set {recorded.version} of life {life}: {members or 'nobody'}")
-
-    def _led(self, name: bytes, args: list[bytes], sync_set: bytes) -> None:
-        operation, life, _, token, *_ = _arguments(args)
-        if operation == self._set_operation:
-            return
-        self._set_operation = operation
-        version = InSyncSet.decode(sync_set).version
-        self._checks.set_recorded(self._now(), self._name, life, version)
-        told = f"token {token} leads" if name == _BID else "the set is another"
-        self._note(self._name, f"life {life}: {told}, set {version}")
-
-
-def _read(answer: Any) -> Any:
-    """A function's reply, which may be in RESP already."""
-    if not isinstance(answer, bytes):
-        return answer
-    reader = hiredis.Reader()
-    reader.feed(bytes(answer))
-    return reader.gets()
-
-
-def _arguments(args: list[bytes]) -> list[Any]:
-    blob = args[0] if len(args) == 1 else b"".join(args)
-    values: list[Any] = msgpack.unpackb(blob, raw=True)
-    return values
 
 
 def watch_tables(
@@ -219,17 +73,39 @@ def watch_tenures(who: str, node: Node, checks: Checks, now: Callable[[], float]
 
 
 def watch_grants(who: str, node: Node, checks: Checks, now: Callable[[], float]) -> None:
-    """Tell of each grant that a handler takes for a leader's word."""
+    """Tell of each word that a handler takes for a leader's, and of the grants among them."""
     core: Any = node._core
-    take = core.on_grant
+    take, hear = core.on_grant, core.hears
+
+    def hears(token: int) -> Any:
+        heard = hear(token)
+        if heard:
+            checks.heeded(now(), who, token)
+        return heard
 
     def on_grant(message: Grant, at: float) -> None:
         before = core.grant
         take(message, at)
         if core.grant != before:
-            checks.obeyed(now(), who, message.token, message.life, message.version)
+            checks.obeyed(now(), who, message.life, message.version)
 
+    core.hears = core._ownership.hears = hears
     core.on_grant = on_grant
+
+
+def watch_queries(who: str, node: Node, checks: Checks, now: Callable[[], float]) -> None:
+    """Tell of each query that a handler answers from memory."""
+    calls: Any = node._core._calls
+    answers, take = calls._answers, calls._step
+
+    def on_step(tenure: Tenure, pending: Pending) -> Any:
+        done = answers.done
+        step = take(tenure, pending)
+        if pending.method.query and answers.done > done:
+            checks.answered(now(), who, tenure.partition, tenure.epoch)
+        return step
+
+    calls._step = on_step
 
 
 def watch_commits(
@@ -239,22 +115,53 @@ def watch_commits(
     now: Callable[[], float],
     members: Callable[[], dict[str, int]],
 ) -> None:
-    """Tell of each batch whose callers a handler answers.
+    """Tell of each batch whose callers a handler answers, and of each renewal by which it takes its lease for
+    renewed.
 
     Args:
         members: see Checks.relied_on.
     """
     core: Any = node._core
-    judge = core.on_commit
+    judge, hear_renewed, send, renew = core.on_commit, core.on_renewed, core.send, core.renew
+    lease = core.home.lease
+    covered = lease.until
+
+    def counted(renewal: int, *more: tuple[Hashable, ...]) -> None:
+        nonlocal covered
+        until, told = lease.until, more
+        if until > covered:
+            told = (("renewal", node.nonce, renewal), *more)
+        covered = until
+        if told:
+            at, has = now(), members()
+            for what in told:
+                checks.relied_on(at, who, what, has)
+
+    def on_send(batch: Batch, at: float) -> Any:
+        renewal = send(batch, at)
+        counted(renewal)
+        return renewal
+
+    def on_renew(at: float) -> Any:
+        renewal = renew(at)
+        counted(renewal)
+        return renewal
+
+    def on_renewed(renewal: int, *said: Any) -> None:
+        hear_renewed(renewal, *said)
+        counted(renewal)
 
     def on_commit(batch: Batch, reply: CommitReply, at: float) -> Any:
         is_over = judge(batch, reply, at)
         # What only the primary has to have says nothing of members.
         if is_over and Verdict.APPLIED in reply.verdicts and LANES[batch.lane] != "async":
-            checks.relied_on(now(), who, ("batch", node.nonce, batch.lane, batch.seq), members())
+            counted(batch.renewal, ("batch", node.nonce, batch.lane, batch.seq))
+        else:
+            counted(batch.renewal)
         return is_over
 
-    core.on_commit = on_commit
+    core.on_commit, core.on_renewed = on_commit, on_renewed
+    core.send, core.renew = on_send, on_renew
 
 
 def watch_supervisor(
@@ -264,16 +171,9 @@ def watch_supervisor(
     now: Callable[[], float],
     note: Callable[[str, str], None],
     words: Callable[[dict[str, Any]], str],
-    members: Callable[[], dict[str, int]],
 ) -> None:
-    """Tell of what it records, of the beats that reach it, and of the grants and tables that it tells.
-
-    Args:
-        members: see Checks.relied_on.
-    """
+    """Tell of what it records, and of the beats that reach it."""
     hear, record = supervisor.on_message, supervisor.journal.record
-    perform = supervisor.leader.perform
-    told: list[Table] = []
 
     def on_message(conn: Any, message: Message) -> None:
         if isinstance(message, Beat):
@@ -294,11 +194,41 @@ def watch_supervisor(
             checks.loss_reported(now(), who, words({"kind": kind, "at": 0.0, **fields}))
         record(kind, fields, ago_s)
 
+    supervisor.on_message = on_message  # type: ignore[method-assign]
+    supervisor.journal.record = on_record  # type: ignore[method-assign]
+    supervisor._lives._record = on_record  # it has the journal's own
+
+
+def watch_leader(
+    who: str,
+    supervisor: Supervisor,
+    checks: Checks,
+    now: Callable[[], float],
+    members: Callable[[], dict[str, int]],
+) -> None:
+    """Tell of the grants and tables that it tells while it leads, and of whom it means to give something.
+
+    Args:
+        members: see Checks.relied_on.
+    """
+    perform = supervisor.leader.perform
+    told: list[Table] = []
+    asked: list[bytes] = []
+
     def rely(epochs: Sequence[int]) -> None:
         at, has = now(), members()
         for partition, epoch in enumerate(epochs):
             if epoch != NOT_HELD:
                 checks.relied_on(at, who, ("partition", partition, epoch), has)
+
+    def give(call: Takeover) -> None:
+        receivers = call.moves.receivers
+        for nonce in {
+            *receivers,
+            *(nonce for nonce, _ in call.enroll),
+        } & supervisor.candidate._exits.keys():
+            moves = zip(call.moves.partitions, receivers, strict=True)
+            checks.given(now(), who, nonce, [p for p, receiver in moves if receiver == nonce])
 
     def on_effect(effect: Any) -> None:
         table = getattr(effect, "table", None)
@@ -310,11 +240,11 @@ def watch_supervisor(
             epochs = unpack_epochs(effect.grant.epochs)
             checks.told(effect.nonce, epochs)
             rely(epochs)
+        elif isinstance(effect, CallStore) and effect.call.operation not in asked:
+            asked[:] = [effect.call.operation]  # what is repeated was planned before
+            give(effect.call)
         perform(effect)
 
-    supervisor.on_message = on_message  # type: ignore[method-assign]
-    supervisor.journal.record = on_record  # type: ignore[method-assign]
-    supervisor._lives._record = on_record  # it has the journal's own
     supervisor.leader.perform = on_effect  # type: ignore[method-assign]
 
 

@@ -166,10 +166,10 @@ class World:
         for line in self._astray():
             checks.violated(now, "every client learns who owns what", line)
         checks.were_told(now, history)
-        if not self.may_lose:
-            checks.nothing_is_said_to_be_lost(now)
-        elif checks.losses:
+        if self.may_lose and checks.losses:
             return  # what is there is not what was acknowledged, and has been said not to be
+        if not (self.may_lose or self.may_doubt):
+            checks.nothing_is_said_to_be_lost(now)
         # Of keys on which nobody has repeated a call of his own: the search judges the others.
         repeated = {(o.entity, o.key) for o in history if o.idempotency_key is not None}
         final = {place: v for place, v in callers.final.items() if place not in repeated}
@@ -195,6 +195,13 @@ class World:
         that is not as it was, and its replicas follow it.
         """
         return any(f.in_place and f.left != "intact" for f in self.plan.faults)
+
+    @property
+    def may_doubt(self) -> bool:
+        """Nothing is gone, and nobody can know it: whoever leads on one side cannot ask the leader, nor the
+        member of the set, on the other what has been acknowledged there.
+        """
+        return any(f.kind == "cut" and {"primary", "leader"} <= {*f.who} for f in self.plan.faults)
 
     def _astray(self) -> list[str]:
         """Clients that take another process for a partition's owner than the leader does."""

@@ -11,7 +11,7 @@ from mesh.testing.sim.store.replies import (
 from mesh.testing.sim.store.server import Args, Handler, Server
 from mesh.testing.sim.store.session import NO_REPLY, Session
 
-_BOOTED_S = 1_700_000_000
+BOOTED_S = 1_700_000_000
 """The clock's seconds when the loop's own are 0."""
 
 
@@ -56,7 +56,7 @@ class NodeCommands:
 
     def _time(self, client: Session, args: Args) -> Reply:
         seconds, microseconds = divmod(round(self._server.loop.time() * 1_000_000), 1_000_000)
-        return [b"%d" % (_BOOTED_S + seconds), b"%d" % microseconds]
+        return [b"%d" % (BOOTED_S + seconds), b"%d" % microseconds]
 
     def _publish(self, client: Session, args: Args) -> Reply:
         return self._server.publish(args[0], args[1])
