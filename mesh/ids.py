@@ -32,6 +32,11 @@ def new_operation() -> bytes:
     return _draw(8)
 
 
+def new_draw() -> int:
+    """Keeps a life's number apart from others of the same count; 32 bits."""
+    return int.from_bytes(_draw(4), "big")
+
+
 def process_id() -> int:
     """What the operating system calls this process, for people and for what watches it."""
     return _pid()

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mesh.core.life_numbers import count_of, next_life
 from mesh.core.records import (
     Bid,
     ChangeSet,
@@ -39,7 +40,7 @@ from mesh.core.storeplan import (
 )
 from mesh.core.syncset import Durability, InSyncSet
 from mesh.errors import SetupError
-from mesh.ids import new_operation
+from mesh.ids import new_draw, new_operation
 from mesh.net.clock import SYSTEM, Clock
 from mesh.store.api import Store, StoreNodes, StoreRefused, StoreUnreachable
 
@@ -185,12 +186,18 @@ class Lives:
             Outbid: somebody else leads.
         """
         self.sync_set = opened.sync_set
-        self._known = Known(opened.life, opened.token, opened.sync_set.version, is_sure=True)
+        self._known = self._known._replace(
+            life=opened.life,
+            token=opened.token,
+            set_version=opened.sync_set.version,
+            is_sure=True,
+        )
         return await self._keep(self._known, opened, None)
 
     async def _keep(self, known: Known, leading: Opened | None, deadline: float | None) -> Opened:
         keeping = replace(self._config.keeping, durability=self._config.durability)
-        core = Storekeeping(keeping, known, leads=leading is not None, lowered=self._lowered)
+        leads = leading is not None
+        core = Storekeeping(keeping, known, new_draw, leads=leads, lowered=self._lowered)
         nodes = self._store.nodes()
         work = _Work(self._store, nodes, core, self._config.partitions, self._record)
         try:
@@ -229,7 +236,8 @@ class Lives:
             (life.number, life.token, life.sync_set.version) if life else (0, 0, 0)
         )
         sync_set = InSyncSet(version + 1, members, frozenset(), c.durability)
-        return OpenLife(new_operation(), number, number + 1, token + 1, c.partitions, sync_set)
+        following = next_life(number, new_draw())
+        return OpenLife(new_operation(), number, following, token + 1, c.partitions, sync_set)
 
     def _too_few(self, links: tuple[str, ...]) -> str:
         asked, attached = max(1, self._config.replicas), len(set(links))
@@ -344,7 +352,8 @@ class _Work:
             case Tell(kind, fields):
                 self._record(kind, fields)
             case GiveUp(life, token):
-                raise Outbid(f"another supervisor leads, in life {life} with token {token}")
+                counted = count_of(life)
+                raise Outbid(f"another supervisor leads, in life {counted} with token {token}")
         return None
 
     async def _lead(self, effect: Lead) -> Opened | None:

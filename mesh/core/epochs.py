@@ -12,6 +12,8 @@ from array import array
 from collections.abc import Iterable
 from itertools import compress
 
+from mesh.core.life_numbers import count_of
+
 MAX_LIFE = 0xFFFF
 MAX_COUNTER = 0xFFFF
 NOT_HELD = 0
@@ -25,20 +27,21 @@ def epoch_of(life: int, counter: int) -> int:
 
 
 def life_of(epoch: int) -> int:
-    """The store's life in which the epoch was given."""
+    """The count of the store's life in which the epoch was given."""
     return epoch >> 16
 
 
 def next_epoch(current: int, life: int) -> int:
-    """The epoch that follows `current` for the same partition in `life`.
+    """The epoch that follows `current` for the same partition in the life of that number.
 
     Raises:
         OverflowError: 65,535 tenures of one partition in one life are used up; a new life is due.
     """
-    if life_of(current) > life:
-        raise ValueError(f"epoch {format_epoch(current)} is newer than life {life}")
-    if life_of(current) < life:
-        return epoch_of(life, 1)
+    count = count_of(life)
+    if life_of(current) > count:
+        raise ValueError(f"epoch {format_epoch(current)} is newer than life {count}")
+    if life_of(current) < count:
+        return epoch_of(count, 1)
     if current & 0xFFFF == MAX_COUNTER:
         raise OverflowError(f"epoch {format_epoch(current)} has no successor within its life")
     return current + 1

@@ -126,7 +126,7 @@ class Life:
 
     Attributes:
         run_id: the primary's own; another server, or the same one restarted, has another.
-        number: grows by one with each life.
+        number: grows with each life, and is of this opening alone (mesh.core.life_numbers).
         token: of the leader that the store listens to.
         partitions: number of the mesh's partitions, fixed for good.
         opened_from: version of the in-sync set that this life was opened from.

@@ -19,9 +19,10 @@ is adopted with `loss_possible`, and an empty one never.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from mesh.core.life_numbers import count_of, next_life
 from mesh.core.records import Life, SetChange
 from mesh.core.storeplan import (
     Adopt,
@@ -52,6 +53,7 @@ class Storekeeping:
     Args:
         config: see KeepingConfig.
         known: what this supervisor has led or heard of.
+        draw: for the number of each life that is to be opened, see mesh.core.life_numbers.
         leads: whether the life and token known are its own.
         lowered: nodes whose priority this supervisor took, and what it was; kept up to date.
     """
@@ -60,11 +62,13 @@ class Storekeeping:
         self,
         config: KeepingConfig,
         known: Known,
+        draw: Callable[[], int],
         *,
         leads: bool,
         lowered: dict[str, int] | None = None,
     ) -> None:
         self._config = config
+        self._draw = draw
         self._leads = leads
         self.known = known
         self.wants_sentinels = False
@@ -110,6 +114,7 @@ class Storekeeping:
         life = primary.life
         is_current = primary.is_open and primary.number >= self.known.life
         if life is not None and is_current and not self._is_own_opening(primary):
+            self.known = self.known._replace(seen_open=(life.number, primary.name))
             return self._open(primary, life, seen, now)
         self._be_alert()
         return self._adopted(primary, seen, now)
@@ -350,7 +355,7 @@ class Storekeeping:
                 node=node.name,
                 run_id=node.run_id,
                 previous=life.number,
-                number=max(life.number, self.known.life) + 1,
+                number=next_life(max(life.number, self.known.life), self._draw()),
                 token=max(life.token, self.known.token) + 1,
                 sync_set=InSyncSet(version + 1, members, marked, self._config.durability),
                 asked_at_us=asked_at_us,
@@ -406,7 +411,8 @@ class Storekeeping:
         if life is None:
             return "it holds nothing of the mesh" if known.life else ""
         if life.number < known.life:
-            return f"its record is of life {life.number}, and life {known.life} was open"
+            was = count_of(known.life)
+            return f"its record is of life {count_of(life.number)}, and life {was} was open"
         if life.sync_set.version < known.set_version and life.number == known.life:
             return (
                 f"its record is of set {life.sync_set.version}, and set {known.set_version} has "
@@ -424,18 +430,24 @@ class Storekeeping:
             if other.life is None or other.recorded <= node.recorded:
                 continue
             if may_have_acknowledged(other.life.sync_set, other.number, seen):
-                return f"{other.name} has a later record, of life {other.number}"
-        if node.keeps_all or self._config.durability == "fsynced":
+                return f"{other.name} has a later record, of life {count_of(other.number)}"
+        if self._config.durability == "fsynced" or self._is_back_whole(node, life):
             return ""
         if self._config.durability == "process":
             return "the process that had everything in its memory is gone"
         return self._not_shown(node, life, seen)
 
+    def _is_back_whole(self, node: NodeSeen, life: Life) -> bool:
+        """The primary of that life was restarted, and synced each write before anybody was answered. (A
+        replica that does so keeps all that it had, and that may have been less.)
+        """
+        return node.keeps_all and (life.number, node.name) == self.known.seen_open
+
     def _not_shown(self, node: NodeSeen, life: Life, seen: StoreSeen) -> str:
         if node.name not in life.sync_set.members:
             return f"it was no member of set {life.sync_set.version}"
         if life.history and life.history not in node.histories:
-            return f"its data do not continue the history of life {life.number}"
+            return f"its data do not continue the history of life {count_of(life.number)}"
         if not self.known.is_sure:
             for name in sorted(life.sync_set.members - {node.name}):
                 if seen.node(name) is None:

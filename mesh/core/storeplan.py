@@ -45,13 +45,15 @@ class KeepingConfig:
 class Known(NamedTuple):
     """The highest that anyone is known to have had from the store.
 
-    `is_sure`: nobody can have had more, since the one who knows it made each change itself.
+    `is_sure`: nobody can have had more, since the one who knows it made each change itself. `seen_open`: the
+    life that was seen open last, and on which node.
     """
 
     life: int = 0
     token: int = 0
     set_version: int = 0
     is_sure: bool = False
+    seen_open: tuple[int, str] = (0, "")
 
 
 @dataclass(frozen=True, slots=True)

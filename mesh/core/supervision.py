@@ -23,6 +23,7 @@ from typing import assert_never
 from mesh.core.affairs import Affairs
 from mesh.core.attendance import Attendance
 from mesh.core.learned import Learned, decode_plans, recorded_members
+from mesh.core.life_numbers import count_of
 from mesh.core.members import Member, SupervisionConfig
 from mesh.core.planning import Planning
 from mesh.core.records import StoreStatus, TakeoverReply
@@ -262,7 +263,7 @@ class Supervision:
         if self._is_closed:
             return []
         self._is_closed = True
-        return [Record("life_closed", {"life": self.life, "token": self.token})]
+        return [Record("life_closed", {"life": count_of(self.life), "token": self.token})]
 
     def _apply(self, done: Operation, reply: TakeoverReply, now: float) -> list[Effect]:
         a, members = self._affairs, self._affairs.members

@@ -62,7 +62,7 @@ class Takeovers:
 
     def __init__(self, life: int, token: int, has_adopted: Callable[[bytes, int], bool]) -> None:
         self.current: Operation | None = None
-        self._names = token.to_bytes(4, "big") + life.to_bytes(4, "big")
+        self._names = token.to_bytes(4, "big") + life.to_bytes(8, "big")
         self._has_adopted = has_adopted
         self._publishing: dict[bytes, Operation] = {}
         self._numbers = 0

@@ -57,6 +57,7 @@ class RedisNodes:
             pack("INFO", "replication"),
             pack("HMGET", life_key, *LIFE_FIELDS),
             pack("HGET", leader_key, "token"),
+            pack("CONFIG", "GET", "*append*"),
         )
         self._sentinel_commands = (
             pack("SENTINEL", "MASTER", self._master),
@@ -68,6 +69,8 @@ class RedisNodes:
         watched_by = address.sentinels.nodes if address.sentinels else ()
         self._sentinels = {f"{host}:{port}": _Server(host, port) for host, port in watched_by}
         self._watchers = len(self._sentinels)
+        self._turn = 0
+        """Which Sentinel is asked to fail over."""
         self._letters: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -96,8 +99,12 @@ class RedisNodes:
 
     def fail_over(self, node: str) -> None:
         self.set_priority(node, 1)
-        for sentinel in self._sentinels.values():
-            sentinel.tell(pack("SENTINEL", "FAILOVER", self._master))
+        # One Sentinel, which has just answered: it asks no other, and two of them would promote two nodes and
+        # each have the other's follow its own. The next time it is another one's turn.
+        alert = [s for s in self._sentinels.values() if s.asking is None and s.is_connected]
+        if alert:
+            alert[self._turn % len(alert)].tell(pack("SENTINEL", "FAILOVER", self._master))
+            self._turn += 1
 
     def end_tilt(self, sentinels: tuple[str, ...], tilt_ms: int) -> None:
         for sentinel in self._sentinels.values():
@@ -256,6 +263,10 @@ class _Server:
     def name(self) -> str:
         return self.peer or f"{self.host}:{self.port}"
 
+    @property
+    def is_connected(self) -> bool:
+        return self.connection is not None and not self.connection.closed
+
     def take(self) -> list[Any]:
         """The answer, if it is there; [] else."""
         asked = self.asking
@@ -289,6 +300,7 @@ def _node(server: _Server, replies: Sequence[Any]) -> NodeSeen | None:
             bytes() as info,
             list() as life,
             token,
+            config,
         ]:
             clock_us = int(s) * 1_000_000 + int(us)
         case _:
@@ -304,6 +316,7 @@ def _node(server: _Server, replies: Sequence[Any]) -> NodeSeen | None:
         "histories": frozenset(histories),
         "life": read_life(life, token),
         "clock_us": clock_us,
+        "keeps_all": _syncs_each_write(config),
     }
     if role is not None:
         return NodeSeen(offset=role.offset, links=role.links, **common)
@@ -315,6 +328,15 @@ def _node(server: _Server, replies: Sequence[Any]) -> NodeSeen | None:
         priority=int(told.get("slave_priority", 100)),
         **common,
     )
+
+
+def _syncs_each_write(config: object) -> bool:
+    """Before anybody hears of it, not even a replica. Who may not ask that takes it for one that does not."""
+    if not isinstance(config, list):
+        return False
+    told = dict(zip(config[::2], config[1::2], strict=False))
+    paused = told.get(b"no-appendfsync-on-rewrite", b"no") == b"yes"
+    return (told.get(b"appendonly"), told.get(b"appendfsync"), paused) == (b"yes", b"always", False)
 
 
 def _sentinel(server: _Server, replies: Sequence[Any]) -> SentinelSeen | None:

@@ -123,14 +123,14 @@ class RedisStore:
 
     async def load(self, grant: GrantRef, wants: Sequence[Want]) -> LoadReply:
         reply = await self._reads.ask(self._calls.load(grant, wants))
-        status = status_of(reply)
+        status = self._status(reply)
         if status is not StoreStatus.OK:
             return LoadReply(status)
         return LoadReply(status, tuple(map(_values, reply[1])))
 
     async def scan(self, grant: GrantRef, partition: int, epoch: int, cursor: int) -> ScanReply:
         reply = await self._reads.ask(self._calls.scan(grant, partition, epoch, cursor))
-        status = status_of(reply)
+        status = self._status(reply)
         if status is not StoreStatus.OK:
             return ScanReply(status)
         if len(reply) > 3:
@@ -139,7 +139,7 @@ class RedisStore:
 
     async def sweep(self, grant: GrantRef, tenures: Sequence[tuple[int, int]]) -> SweepReply:
         reply = await self._reads.ask(self._calls.sweep(grant, tenures))
-        status = status_of(reply)
+        status = self._status(reply)
         if status is not StoreStatus.OK:
             return SweepReply(status)
         pages = (None if page is None else tuple(pairs_of(page)) for page in reply[1])
@@ -172,7 +172,7 @@ class RedisStore:
 
     async def renewals(self, life: int, nonces: Sequence[bytes]) -> dict[bytes, int] | None:
         reply = await self._reads.ask(self._calls.renewals(life, nonces))
-        if status_of(reply) is not StoreStatus.OK:
+        if self._status(reply) is not StoreStatus.OK:
             return None
         numbers = zip(nonces, reply[1], strict=True)
         return {nonce: int.from_bytes(number, "big") for nonce, number in numbers if number}
@@ -228,6 +228,15 @@ class RedisStore:
         # Anybody may answer here, with a number just as well.
         said = info if isinstance(info, bytes) else repr(info).encode()
         return ServerInfo.from_info(str(self.address), said)
+
+    def _status(self, reply: list[Any]) -> StoreStatus:
+        """The verdict on a read. A node that was the primary and says that a life is closed would say so for
+        ever: a connection on which nothing is written is not ended when that node becomes a replica.
+        """
+        status = status_of(reply)
+        if status is StoreStatus.CLOSED:
+            self._scout.go()
+        return status
 
     async def _find(self) -> Primary:
         return await find_primary(

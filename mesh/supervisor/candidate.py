@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from mesh.core import leadership as ls
 from mesh.core.learned import Learned
+from mesh.core.life_numbers import count_of
 from mesh.core.members import SupervisionConfig
 from mesh.core.messages import LeaderBeat, Leading
 from mesh.core.signals import ProcessExited
@@ -199,7 +200,9 @@ class Candidate:
             first=self._is_first,
             exited=tuple(self._exits.values()),
         )
-        self._journal.record("leading", {"supervisor": s.id, "life": life, "token": token})
+        self._journal.record(
+            "leading", {"supervisor": s.id, "life": count_of(life), "token": token}
+        )
         self._take_stock()
         brain = Supervision(
             config, partitions=s.partitions, life=life, token=token, learned=learned

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mesh.core.leadership import Leadership, Role
+from mesh.core.life_numbers import count_of
 from mesh.core.members import Member
 from mesh.core.messages import Answer, Ask, Register
-from mesh.core.table import HandlerRow, Table
+from mesh.core.table import HandlerRow, Table, TableVersion
 from mesh.errors import MeshError, Unavailable
 from mesh.ids import process_id
 from mesh.lives import Lives
@@ -132,8 +133,8 @@ class Questions:
             "partitions": s.partitions,
             "ready": bool(core and core.ready),
             "leader": s.id if core else self._leadership.leader,
-            "table_version": list(table.version) if table else None,
-            "store_life": core.life if core else self._leadership.life or None,
+            "table_version": _counted(table.version) if table else None,
+            "store_life": count_of(core.life if core else self._leadership.life) or None,
             "supervisors": self._supervisors(),
             "wardens": [
                 {"id": w.id, "node": w.node, "pid": w.pid} for w in self._links.wardens.values()
@@ -210,3 +211,8 @@ def _row(
         "partitions": table.partitions_of(who.nonce) if table is not None else [],
         "process": who.nonce.hex(),
     }
+
+
+def _counted(version: TableVersion) -> list[int]:
+    """As people read it."""
+    return [count_of(version.life), version.token, version.number]

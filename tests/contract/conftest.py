@@ -22,6 +22,7 @@ import hiredis
 import pytest
 
 from mesh.core.epochs import epoch_of
+from mesh.core.life_numbers import count_of
 from mesh.core.records import (
     Entry,
     GrantRef,
@@ -99,7 +100,7 @@ class MeshUnderTest:
         return reply
 
     def epoch(self, counter: int = 1) -> int:
-        return epoch_of(self.life, counter)
+        return epoch_of(count_of(self.life), counter)
 
     def call(self, *moves: Move, **changed: object) -> Takeover:
         call = Takeover(new_operation(), self.life, self.token, (), (), Moves.of(moves), b"table")

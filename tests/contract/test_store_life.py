@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.core.records import OpenLife, StoreStatus, Verdict
+from mesh.core.life_numbers import next_life
+from mesh.core.records import Bid, ChangeSet, OpenLife, SetChange, StoreStatus, Verdict
 from mesh.core.syncset import InSyncSet
 from mesh.ids import new_operation
 
@@ -65,6 +66,37 @@ async def test_numbers_of_lives_grow(mesh):
     await mesh.open(SET)
     reply = await mesh.store.open_life(mesh.opening(SET, number=1))
     assert (reply.status, reply.detail) == (StoreStatus.CONFLICT, "life 1 is not above 1")
+
+
+async def test_another_opening_of_the_same_count_is_another_life(mesh):
+    """Two leaders opened "life 2", on two nodes: neither's callers are taken for the other's (W1)."""
+    await mesh.open()
+    before = mesh.life
+    other = next_life(before, 0xFFFFFFFE)
+    members = InSyncSet(2, frozenset(await mesh.store.links()))
+    opening = mesh.opening(members, number=next_life(before, 0xFFFFFFFF))
+    assert (await mesh.store.open_life(opening)).status is StoreStatus.OK
+    mesh.life, mesh.token = opening.number, opening.token
+    grant = await mesh.join(1)
+    assert (await mesh.store.recorded()).life.number == opening.number
+    foreign = replace(grant, life=other)
+    change = SetChange(replace(members, version=3))
+    said = [
+        (await mesh.store.commit(0, foreign, 1, 1, [])).status,
+        (await mesh.store.load(foreign, [])).status,
+        (await mesh.store.scan(foreign, 1, 1, 0)).status,
+        (await mesh.store.sweep(foreign, [])).status,
+        (await mesh.takeover(life=other)).status,
+        (await mesh.store.change_set(ChangeSet(new_operation(), other, mesh.token, change))).status,
+        (await mesh.store.bid(Bid(new_operation(), other, mesh.token, mesh.token + 1))).status,
+    ]
+    assert set(said) == {StoreStatus.CLOSED}
+    assert await mesh.store.renewals(other, [grant.nonce]) is None
+    assert await mesh.store.renewals(mesh.life, [grant.nonce]) == {grant.nonce: 0}
+    assert (await mesh.store.commit(0, grant, 1, 1, [])).status is StoreStatus.OK
+    late = mesh.opening(members, number=other, previous=mesh.life)
+    reply = await mesh.store.open_life(late)
+    assert reply.detail == f"life {other} is not above {mesh.life}"
 
 
 async def test_the_number_of_partitions_is_fixed_for_good(mesh):

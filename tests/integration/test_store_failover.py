@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from mesh.core.epochs import epoch_of
+from mesh.core.life_numbers import count_of
 from mesh.core.records import Entry, GrantRef, Move, Moves, StoreStatus, Takeover
 from mesh.ids import new_operation
 from mesh.lives import Lives, LivesConfig
@@ -38,7 +39,7 @@ class Led:
         await self.store.ensure_functions()
         self.opened.append(await self.lives.open_first())
         opened = self.opened[-1]
-        moves = Moves.of([Move(1, None, 0, NONCE, epoch_of(opened.life, 1))])
+        moves = Moves.of([Move(1, None, 0, NONCE, epoch_of(1, 1))])
         enroll = ((NONCE, "h-0"),)
         call = Takeover(new_operation(), opened.life, opened.token, enroll, (), moves, b"table")
         assert (await self.store.takeover(call)).acknowledged
@@ -108,7 +109,7 @@ async def test_writes_go_on_after_the_primary_is_killed_and_it_comes_back_as_a_m
         dead = await led.node("primary")
         os.kill(dead.pid, signal.SIGKILL)
         await led.written()
-        assert [opened.life for opened in led.opened] == [1, 2]
+        assert [count_of(opened.life) for opened in led.opened] == [1, 2]
         await led.until_whole()
         await led.written()
         assert "loss_possible" not in dict(led.events)
@@ -122,7 +123,7 @@ async def test_writes_go_on_while_the_primary_is_stopped_and_it_acknowledges_not
         seq = led.seq
         os.kill(stopped.pid, signal.SIGSTOP)
         await led.written()
-        assert [opened.life for opened in led.opened] == [1, 2]
+        assert [count_of(opened.life) for opened in led.opened] == [1, 2]
         os.kill(stopped.pid, signal.SIGCONT)
         assert not await acknowledged_by(led, stopped, seq + 1)
         for _ in range(20):
@@ -168,4 +169,4 @@ async def test_writes_go_on_without_a_replica_until_it_is_a_member_again(tmp_pat
             os.kill(replica.pid, signal.SIGCONT)
         await led.until_whole()
         await led.written()
-        assert [opened.life for opened in led.opened] == [1]
+        assert [count_of(opened.life) for opened in led.opened] == [1]

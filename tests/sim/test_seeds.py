@@ -34,3 +34,23 @@ def test_what_arrives_on_a_connection_that_was_given_up_is_not_taken_for_its_pro
         )
     )
     assert result.ok, result.report(traced=False)
+
+
+def test_a_leader_whom_an_old_primary_tells_that_its_life_is_closed_begins_anew_in_it() -> None:
+    """The primary is silent in a takeover, and the one before it, which was cut off and is not turned yet,
+    says that life 2 is none of its own. It is open all the same, so nobody opened another, and nobody led.
+    """
+    plan = Plan(
+        4,
+        (),
+        (
+            Fault(1.0851, "cut", ("primary",), ("everybody",), 1.0709),
+            Fault(4.3279, "last words", ("h-1",), ("s-0",), 0.0450, 0.0849),
+            Fault(4.8611, "pause replica", ("db-1",), for_s=3.4043),
+        ),
+        sentinels=3,
+        length_s=5.0,
+        cache_bytes=3000,
+    )
+    result = simulate(plan)
+    assert result.ok, result.report(traced=False)

@@ -10,6 +10,7 @@ import pytest
 from sim.store_rig import Rig, simulate
 
 from mesh.core.epochs import epoch_of
+from mesh.core.life_numbers import count_of
 from mesh.core.records import CommitReply, Entry, GrantRef, Move, Moves, StoreStatus, Takeover
 from mesh.ids import new_operation
 from mesh.lives import Lives, LivesConfig, Opened, Outbid
@@ -224,7 +225,7 @@ def test_writes_go_on_soon_after_the_primary_is_gone(seed, how, down_after_s, go
         getattr(rig.sim.processes["db-0"], how)()
         took_s = await keeper.written() - at
         assert took_s < goal_s
-        assert [opened.life for opened in keeper.opened] == [1, 2]
+        assert [count_of(opened.life) for opened in keeper.opened] == [1, 2]
         assert "loss_possible" not in keeper.kinds()
         await keeper.write_for(0.5)
         assert await keeper.value(keeper.primary()) == keeper.seq > before
@@ -266,7 +267,7 @@ def test_f4_a_deposed_primary_takes_nothing_when_it_is_back():
     async def main(rig: Rig, keeper: Keeper) -> None:
         rig.sim.processes["db-0"].pause()
         await keeper.written()
-        grant = GrantRef(NONCE, 1, 0)
+        grant = GrantRef(NONCE, keeper.opened[0].life, 0)
         rig.sim.processes["db-0"].resume()
         old = RedisStore(StoreAddress((rig.address("db-0"),)), connect_timeout_s=0.1)
         late = Entry(1, epoch_of(1, 1), {b"k": b"999"})
@@ -283,6 +284,49 @@ def test_f4_a_deposed_primary_takes_nothing_when_it_is_back():
         assert await keeper.value("db-0") == keeper.seq
 
     kept(main)
+
+
+def test_reads_do_not_stay_with_a_node_that_says_that_their_life_is_closed():
+    """Nothing is written on their connection, so nothing ends it when that node becomes a replica."""
+
+    async def main(rig: Rig, keeper: Keeper) -> None:
+        rig.sim.processes["db-0"].pause()
+        await keeper.written()
+        grant = GrantRef(NONCE, keeper.opened[-1].life, 0)
+        rig.sim.processes["db-0"].resume()
+        reader = keeper.access()
+        reader.use(rig.link("db-0"))
+        assert (await reader.load(grant, [])).status is StoreStatus.CLOSED
+        host, port = rig.address(keeper.primary())
+        await rig.ask("db-0", "REPLICAOF", host, port)
+
+        async def is_read() -> bool:
+            return (await reader.load(grant, [])).status is StoreStatus.OK
+
+        await rig.until_async(is_read, 3.0)
+        await reader.close()
+
+    kept(main)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_sentinel_is_asked_to_fail_over_and_one_node_is_promoted(seed):
+    """Each would promote another one, and have the others follow that: two follow each other, in the end."""
+
+    async def main(rig: Rig, keeper: Keeper) -> None:
+        nodes = keeper.store.nodes()
+        await nodes.look(sentinels=True)
+        nodes.fail_over(rig.link("db-1"))
+        promoted = set()
+        until = keeper.now + 3
+        while keeper.now < until:
+            promoted |= {name for name, node in rig.nodes.items() if node.is_primary}
+            await asyncio.sleep(0.005)
+        await nodes.close()
+        assert len(promoted - {"db-0"}) == 1
+        await keeper.write_for(0.5)
+
+    kept(main, seed=seed)
 
 
 def test_m3_a_promoted_node_that_is_no_member_is_adopted_only_as_one_that_may_lack_something():
@@ -375,7 +419,7 @@ def test_a_plain_store_that_restarts_takes_nothing_until_the_leader_opens_a_life
         await rig.node("db-0")
         await keeper.written()
         assert keeper.seq == before + 1
-        assert [opened.life for opened in keeper.opened] == [1, 2]
+        assert [count_of(opened.life) for opened in keeper.opened] == [1, 2]
         told = dict(keeper.events)["loss_possible"]
         assert told["store"] == rig.link("db-0")
         await keeper.write_for(0.5)
@@ -419,7 +463,7 @@ def test_f1_d_a_leader_and_a_replica_that_are_gone_together_are_replaced():
         store, lives = keeper.leader()
         opened = await lives.bid()
         assert keeper.now - at < 1.5
-        assert (opened.life, opened.sync_set.members) == (1, {rig.link("db-1")})
+        assert (count_of(opened.life), opened.sync_set.members) == (1, {rig.link("db-1")})
         assert opened.versions.keys() == {NONCE}
         await keeper.written()
         await store.close()
@@ -435,7 +479,7 @@ def test_a_new_leader_opens_the_next_life_where_the_primary_died_with_the_one_be
         rig.sim.processes["db-0"].kill()
         store, lives = keeper.leader()
         opened = await lives.bid()
-        assert (opened.life, opened.token) == (2, 2)
+        assert (count_of(opened.life), opened.token) == (2, 2)
         assert opened.versions.keys() == opened.recorded.grants.keys() == {NONCE}
         assert "loss_possible" not in keeper.kinds()
         keeper.opened.append(opened)

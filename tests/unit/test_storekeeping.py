@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from mesh.core.life_numbers import next_life
 from mesh.core.records import Life
 from mesh.core.storekeeping import Storekeeping
 from mesh.core.storeplan import (
@@ -28,6 +29,8 @@ from mesh.core.syncset import InSyncSet
 A, B, C = "a:1", "b:2", "c:3"
 OLD, NEW = "old-history", "new-history"
 CLOCK_US = 5_000_000
+DRAWN = 0xABCDEF
+EIGHTH = next_life(7, DRAWN)
 BOTH = InSyncSet(4, frozenset({B, C}))
 LIFE = Life("run-a", 7, 9, 8, 3, BOTH, OLD)
 
@@ -57,7 +60,7 @@ class Leader:
     """Steps a storekeeping of this life, each round some time after the other."""
 
     def __init__(self, *, known=Known(7, 9, 4, is_sure=True), leads=True, **config):  # noqa: B008
-        self.core = Storekeeping(KeepingConfig(**config), known, leads=leads)
+        self.core = Storekeeping(KeepingConfig(**config), known, lambda: DRAWN, leads=leads)
         self.now = 100.0
 
     def sees(self, *nodes, after_s=0.1, **views):
@@ -265,14 +268,14 @@ def test_a_promoted_member_is_adopted_at_once_and_the_others_are_sent_to_it():
     effects = Leader().sees(promoted(), replica(C))
     assert only(Follow, effects) == Follow(C, B)
     adopt = only(Adopt, effects)
-    assert (adopt.node, adopt.previous, adopt.number, adopt.token) == (B, 7, 8, 10)
+    assert (adopt.node, adopt.previous, adopt.number, adopt.token) == (B, 7, EIGHTH, 10)
     assert (adopt.sync_set, adopt.loss) == (InSyncSet(5, frozenset({C})), "")
 
 
 def test_the_same_opening_is_asked_for_until_it_is_acknowledged():
     leader = Leader()
     first = only(Adopt, leader.sees(promoted(), replica(C)))
-    written = Life("run-b", 8, 10, 8, 4, first.sync_set, NEW)
+    written = Life("run-b", EIGHTH, 10, 8, 4, first.sync_set, NEW)
     again = leader.sees(promoted(life=written, links=((C, 9),)), replica(C, follows=B))
     assert again == [first]
 
@@ -369,8 +372,8 @@ def test_of_two_primaries_the_open_one_is_kept_until_a_majority_names_a_complete
 
 
 def test_an_old_primary_that_wakes_up_is_left_alone_though_sentinels_still_name_it():
-    life = Life("run-b", 8, 10, 8, 4, InSyncSet(5, frozenset({C})), NEW)
-    leader = Leader(known=Known(8, 10, 5, is_sure=True))
+    life = Life("run-b", EIGHTH, 10, 8, 4, InSyncSet(5, frozenset({C})), NEW)
+    leader = Leader(known=Known(EIGHTH, 10, 5, is_sure=True))
     views = [sentinel(n) for n in (1, 2, 3)]
     nodes = primary(links=()), promoted(life=life, links=((C, 100),)), replica(C, follows=B)
     assert leader.keeps_seeing(*nodes, sentinels=views) == []
@@ -381,6 +384,33 @@ def test_a_plain_store_that_restarted_is_adopted_and_what_may_be_missing_is_said
     effects = Leader().sees(again, watchers=0)
     assert only(Adopt, effects).loss
     assert only(Tell, effects).kind == "loss_possible"
+
+
+BACK = primary(run_id="run-2", histories=frozenset({NEW}), keeps_all=True)
+"""The primary, restarted: it syncs each write."""
+
+
+def test_a_primary_that_syncs_each_write_is_back_whole_for_who_has_seen_it_open():
+    leader = Leader()
+    leader.sees(primary(), replica(B), replica(C))
+    effects = leader.sees(BACK, replica(B), replica(C), watchers=0)
+    assert only(Adopt, effects).loss == "" and not of(Tell, effects)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (primary(), replace(BACK, keeps_all=False)),
+        (primary(), primary(B, run_id="run-2", histories=frozenset({NEW}), keeps_all=True)),
+        (primary(life=replace(LIFE, number=8, token=9)), BACK),
+    ],
+    ids=["it does not", "it was a replica", "another life was open there"],
+)
+def test_otherwise_what_a_restarted_node_keeps_shows_nothing(before, after):
+    leader = Leader(known=Known(before.life.number, 9, 4))
+    leader.sees(before, replica(C), watchers=0)
+    effects = leader.sees(after, replica(C), watchers=0)
+    assert only(Adopt, effects).loss
 
 
 @pytest.mark.parametrize(("durability", "loss"), [("fsynced", False), ("process", True)])

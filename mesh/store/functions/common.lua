@@ -42,6 +42,11 @@ local function slot(epochs, partition)
   return string.sub(epochs, partition * 4 + 1, partition * 4 + 4)
 end
 
+-- All digits of a life's number, which has more of them than Lua would write.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
 local function arguments(args)
   return unpack(cmsgpack.unpack(table.concat(args)))
 end

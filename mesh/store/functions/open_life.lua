@@ -23,10 +23,10 @@ local function open_life(keys, args)
     return { 'deposed' }
   end
   if recorded_number ~= previous then
-    return { 'conflict', 'life ' .. recorded_number .. ' is recorded, not ' .. previous }
+    return { 'conflict', 'life ' .. whole(recorded_number) .. ' is recorded, not ' .. whole(previous) }
   end
   if number <= previous then
-    return { 'conflict', 'life ' .. number .. ' is not above ' .. previous }
+    return { 'conflict', 'life ' .. whole(number) .. ' is not above ' .. whole(previous) }
   end
   if life[3] and tonumber(life[3]) ~= partitions then
     return { 'conflict', 'the mesh has ' .. life[3] .. ' partitions, not ' .. partitions }
@@ -51,7 +51,7 @@ local function open_life(keys, args)
     end
   end
   local reply = cmsgpack.pack({ versions, {} })
-  redis.call('HSET', keys[1], 'run_id', run_id(), 'number', number, 'partitions', partitions,
+  redis.call('HSET', keys[1], 'run_id', run_id(), 'number', whole(number), 'partitions', partitions,
     'opened_from', life[4] or 0, 'set', set, 'set_version', set_version, 'history', history())
   redis.call('HSET', keys[2], 'token', token, 'operation', operation, 'reply', reply)
   return { 'ok', set, reply }

@@ -100,6 +100,7 @@ class Plan:
         length_s: of the load; faults begin within it.
         cache_bytes: that handlers keep keys in.
         poison_at: when somebody makes a call that kills whoever runs it (mesh.testing.sim.poison).
+        synced: nodes of the store sync each write before anybody hears of it (appendfsync always).
         watched: the leader looks for handlers that hang or cannot be reached (mesh.core.detector); without it
             only proven exits count.
     """
@@ -117,6 +118,7 @@ class Plan:
     length_s: float = 1.0
     cache_bytes: int = ROOMY
     poison_at: float | None = None
+    synced: bool = False
     watched: bool = True
 
     def __str__(self) -> str:

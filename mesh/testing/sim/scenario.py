@@ -76,6 +76,7 @@ class Stage(World):
                 sentinels=size["Sentinel"],
                 partitions=size["partition"],
                 length_s=0.0,
+                synced=script.synced,
                 watched=script.watched,
             )
         )

@@ -125,6 +125,8 @@ RESTARTS: dict[str, Left] = {
 """How a node of the store is started again; `as a primary` may stand before it, with a comma."""
 _UNWATCHED = "nobody watched"
 """Only proven exits count; nobody looks for handlers that hang or cannot be reached."""
+_SYNCED = "every write synced"
+"""The store's nodes sync each write before anybody hears of it."""
 _INDENT = "    "
 
 
@@ -159,7 +161,7 @@ class Script:
         story: what its reader is told.
         size: of the mesh: numbers of handlers, clients, replicas, partitions, supervisors and Sentinels.
         steps: in their order.
-        watched: as in a Plan.
+        watched, synced: as in a Plan.
     """
 
     name: str
@@ -167,6 +169,7 @@ class Script:
     size: dict[str, int]
     steps: tuple[Step, ...]
     watched: bool = True
+    synced: bool = False
 
 
 class Unreadable(ValueError):
@@ -183,7 +186,7 @@ def read(text: str) -> Script:
     size = {"handler": 2, "client": 1, "replica": 2, "partition": 4}
     size |= {"supervisor": 1, "Sentinel": 0}
     steps: list[Step] = []
-    watched = True
+    watched, synced = True, False
     for number, line in enumerate(text.splitlines(), 1):
         bare = line.strip()
         if not bare:
@@ -193,7 +196,7 @@ def read(text: str) -> Script:
         elif mesh := _MESH.fullmatch(bare):
             for count, what in _SIZE.findall(mesh[1]):
                 size[what] = int(count)
-            watched = _UNWATCHED not in mesh[1]
+            watched, synced = _UNWATCHED not in mesh[1], _SYNCED in mesh[1]
         elif line.startswith(_INDENT):
             if not steps or steps[-1].verb != "as soon as":
                 raise Unreadable(
@@ -208,7 +211,7 @@ def read(text: str) -> Script:
         )
     if not steps or steps[-1].verb != "verdict":
         raise Unreadable("a scenario ends with: then every promise holds")
-    return Script(story[0], "\n".join(story[1:]).strip(), size, tuple(steps), watched)
+    return Script(story[0], "\n".join(story[1:]).strip(), size, tuple(steps), watched, synced)
 
 
 def _step(number: int, line: str) -> Step:

@@ -13,6 +13,7 @@ from typing import Any
 import hiredis
 import msgpack
 
+from mesh.core.life_numbers import count_of
 from mesh.core.syncset import InSyncSet
 from mesh.store.library import function
 from mesh.testing.sim.checks import Checks
@@ -127,7 +128,7 @@ class StoreWatch:
         checks.life_opened(at, self._name, self._server.run_id, number, token)
         checks.set_recorded(at, self._name, number, version)
         self._rests_on(version, asked_at_us)
-        self._note(self._name, f"life {number} opened for token {token}")
+        self._note(self._name, f"life {count_of(number)} opened for token {token}")
 
     def _bid(self, args: list[bytes]) -> None:
         operation, life, _, token, _, blob, *more = _arguments(args)
@@ -135,7 +136,7 @@ class StoreWatch:
             return
         self._operation = operation
         self._checks.led(self._now(), self._name, self._server.run_id, life, token)
-        self._note(self._name, f"token {token} bids in life {life}")
+        self._note(self._name, f"token {token} bids in life {count_of(life)}")
         if blob:
             self._set_is(life, blob, *more)
 
@@ -151,7 +152,8 @@ class StoreWatch:
         self._checks.set_recorded(self._now(), self._name, life, recorded.version)
         self._rests_on(recorded.version, asked_at_us)
         members = ", ".join(sorted(recorded.members))
-        self._note(self._name, f"set {recorded.version} of life {life}: {members or 'nobody'}")
+        which = f"set {recorded.version} of life {count_of(life)}"
+        self._note(self._name, f"{which}: {members or 'nobody'}")
 
     def _rests_on(self, version: int, asked_at_us: int) -> None:
         """What Sentinels said at that time by this node's clock; 0: nothing that they have said."""

@@ -215,7 +215,8 @@ class Stores:
         first = self.address_of(self._names[0])
         follows = self._follows.setdefault(name, None if name == self._names[0] else first)
         disk = self._disks.setdefault(name, Disk())
-        node = StoreNode(disk, self._dice, settings=EMBEDDED | changed, primary=follows)
+        settings = EMBEDDED | changed | ({"appendfsync": "always"} if self._plan.synced else {})
+        node = StoreNode(disk, self._dice, settings=settings, primary=follows)
         await node.start(*self.address_of(name))
         self.nodes[name] = node
         sure_s = self._plan.down_after_s if self._watchers else math.inf
