@@ -137,7 +137,7 @@ class MeshConfig(TimingSettings):
         most=60,
     )
     store_wait_s: float = setting(
-        0.2,
+        0.1,
         "seconds that one write waits for the replicas; then it is sent again, never given up",
         kind="seconds",
         group="store",

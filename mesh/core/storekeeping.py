@@ -197,11 +197,7 @@ class Storekeeping:
             self._clear("short")
             return None
         self.wants_sentinels = True
-        views = [
-            s.replicas[name] for s in seen.sentinels for name in suspects if name in s.replicas
-        ]
-        away = set(suspects) - self._progress.listed
-        self.is_alert = bool(away) or any(view.is_down for view in views)
+        self.is_alert = True  # nothing is acknowledged before it confirms, or is taken out
         self._end_tilt(effects, seen, now)
         gone, asked_at_us, most_us = down(primary, suspects, seen)
         if not gone:

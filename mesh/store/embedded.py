@@ -42,6 +42,13 @@ from mesh.store.server_config import node_config, sentinel_config
 
 log = logging.getLogger("mesh.store")
 
+_PING_MS = 300
+"""How often a Sentinel asks a node, and tries to connect to one. By default it is a second, and a node that was
+just promoted may be down for it before it has been asked at all. Five times this is how old a replica's
+INFO may be when one of them is chosen, and that comes once a second."""
+_LATE_SHARE = 0.2
+"""Of down-after, by which the last Sentinel is slower than the others: where all three become candidates at
+one instant, each votes for itself, and the next election is seconds later."""
 _TILT_SHARE = 5
 _CRASHED_S = 2.0
 """A server that ends that soon is not started again at once."""
@@ -248,7 +255,7 @@ class EmbeddedStore:
         for i, child in enumerate(self._sentinels):
             folder = self._folder.sentinel(i)
             if not child.is_running and await self._start_again(self._sentinels, i, folder):
-                await self._agrees(i)  # TILT's length is no line of its configuration
+                await self._agrees(i)  # and is told its periods again
                 revived.append(self._state.sentinel_ports[i])
         return revived
 
@@ -340,7 +347,7 @@ class EmbeddedStore:
             replica_ports=[self._state.node_ports[i] for i in replicas],
             own_id=ids[index],
             others=[(ports[i], ids[i]) for i in range(SENTINELS) if i != index],
-            down_after_ms=self._down_after_ms,
+            down_after_ms=round(self._down_after_ms * (1 + _LATE_SHARE * (index == SENTINELS - 1))),
             failover_timeout_ms=self._failover_timeout_ms,
         )
         return await self._start_server(self._folder.sentinel(index), text, "--sentinel")
@@ -397,7 +404,8 @@ class EmbeddedStore:
     async def _agrees(self, sentinel: int) -> bool:
         commands = (
             pack("SENTINEL", "CKQUORUM", self._mesh),
-            pack("SENTINEL", "DEBUG", "tilt-period", self._tilt_ms),  # no line of its configuration
+            # No lines of its configuration.
+            pack("SENTINEL", "DEBUG", "tilt-period", self._tilt_ms, "ping-period", _PING_MS),
         )
         match await self._ask(self._state.sentinel_ports[sentinel], *commands):
             case [bytes() as said, *_]:

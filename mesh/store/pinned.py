@@ -1,5 +1,4 @@
-"""One pinned connection to the primary, and the judgement whether what was written over it is
-acknowledged.
+"""One pinned connection to the primary.
 
 WAIT covers only what its own connection wrote, so the parts of a call must never be spread over a
 pool. A call that writes is one write: FCALL, ROLE, WAIT, ROLE; one round trip, 20 us more than
@@ -11,68 +10,27 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from mesh.core.lag import Lag
 from mesh.core.records import StoreStatus
-from mesh.core.syncset import InSyncSet, Role, is_acknowledged, links_to_wait_for
+from mesh.core.syncset import InSyncSet, Role, is_acknowledged
 from mesh.specs import Durability
 from mesh.store.address import StoreAddress
 from mesh.store.api import StoreUnreachable
+from mesh.store.confirming import Asked, Confirming, Seen, Written, count
 from mesh.store.nudge import Nudger
 from mesh.store.primary import ROLE, find_primary
 from mesh.store.refusal import ServerError, refusal
-from mesh.store.resp import Connection, pack
+from mesh.store.resp import Connection
 
 _STATUS = {status.value.encode(): status for status in StoreStatus}
 _NOT_PRIMARY = ("READONLY", "MASTERDOWN", "NOREPLICAS")
 """Who says so is no primary; or the last of its replicas has left it, which may follow another one by now."""
-_UNKNOWN_SET = InSyncSet(0, frozenset())
-_DISK_SHARE = 0.75
-"""Of the time for a whole call, for the disks; later than that the connection would be given up."""
 
 
 def status_of(reply: list[Any]) -> StoreStatus:
     """The verdict that a function's reply begins with."""
     return _STATUS[reply[0]]
-
-
-@dataclass(slots=True)
-class Seen:
-    """What this process's connections saw last. It decides how many links a WAIT waits for, never
-    whether a write is acknowledged.
-    """
-
-    wait_timeout_ms: int
-    role: Role | None = None
-    sync_set: InSyncSet = _UNKNOWN_SET
-    blob: bytes = b""
-    preferred: str = ""
-    """The node that was the primary when somebody looked; no word of another is waited for."""
-    lag: Lag = field(default_factory=Lag)
-
-    def heard(self, role: Role) -> None:
-        """The primary said how far its replicas are."""
-        self.role = role
-        self.lag.heard(role, self.sync_set.members)
-
-    def decoded(self, blob: bytes) -> InSyncSet:
-        """The set in a reply; nearly always the same as before."""
-        if blob != self.blob:
-            self.sync_set, self.blob = InSyncSet.decode(blob), blob
-        return self.sync_set
-
-
-class Written(NamedTuple):
-    """A call's reply, and whether every node that must have what it wrote has it."""
-
-    status: StoreStatus
-    reply: list[Any]
-    set_version: int = 0
-    acknowledged: bool = False
-    members: int = 0
-    """Of the in-sync set by which that is judged."""
 
 
 Result = TypeVar("Result")
@@ -107,12 +65,13 @@ class PinnedConnection:
         self._call_timeout_s = call_timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._nudger = nudger
-        self._durability = durability
+        self._confirming = Confirming(seen, durability, call_timeout_s)
         self._life_closed = closed
         self._connection: Connection | None = None
+        self._proven: Connection | None = None
+        """The one on which a function has carried something out."""
         self._opening = asyncio.Lock()
         self._closed = False
-        self._waits: dict[tuple[int, bool], tuple[bytes, int]] = {}
         self._slow: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -177,14 +136,44 @@ class PinnedConnection:
         changed: InSyncSet | None,
         done: asyncio.Future[Result],
     ) -> None:
-        seen = self._seen
-        expected = changed or seen.sync_set
-        is_async = self._durability == "async"
-        fsynced = not is_async and "fsynced" in (self._durability, expected.durability)
-        links = 0 if is_async else links_to_wait_for(expected, seen.role)
-        waits = self._waits.get((links, fsynced))
-        if waits is None:
-            waits = self._waits[links, fsynced] = self._packed_waits(links, fsynced=fsynced)
+        """A function's first call on a connection goes alone. Where its life is not open there, as on a node
+        that was just promoted, or the set that it returns is another one, a WAIT for what this process last
+        heard of would block the connection until its time is over.
+        """
+        if connection is self._proven:
+            self._send(connection, call, [], changed or self._seen.sync_set, read, done)
+            return
+
+        def then(replies: list[Any] | StoreUnreachable) -> None:
+            if isinstance(replies, StoreUnreachable):
+                _fail(done, replies)
+                return
+            try:
+                reply = self._checked(replies[0])
+                if status_of(reply) is StoreStatus.OK:
+                    self._proven = connection
+                    self._send(connection, b"", [reply], self._seen.decoded(reply[1]), read, done)
+                elif not done.done():
+                    done.set_result(read(self._refused(reply)))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller has to hear it
+                _fail(done, error)
+
+        try:
+            connection.send(call, 1, self._call_timeout_s, then)
+        except StoreUnreachable as error:
+            _fail(done, error)
+
+    def _send(
+        self,
+        connection: Connection,
+        call: bytes,
+        had: list[Any],
+        expected: InSyncSet,
+        read: Callable[[Written], Result],
+        done: asyncio.Future[Result],
+    ) -> None:
+        """Send a call, unless its reply is what is had already, and what is to be waited for."""
+        asked = self._confirming.ask(expected)
         nudger = self._nudger
         nudged = nudger.begin() if nudger else 0
 
@@ -195,9 +184,10 @@ class PinnedConnection:
                 _fail(done, replies)
                 return
             try:
-                written, more = self._judge(replies, links, fsynced=fsynced)
+                reply, *said = had + replies
+                written, more = self._judge(self._checked(reply), asked, said)
                 if more:
-                    waiting = self._wait_for_more(connection, written, replies, fsynced=fsynced)
+                    waiting = self._wait_for_more(connection, written, asked, said)
                     self._later(_pass_on(waiting, read, done))
                 elif not done.done():
                     done.set_result(read(written))
@@ -205,83 +195,43 @@ class PinnedConnection:
                 _fail(done, error)
 
         try:
-            connection.send(call + waits[0], waits[1], self._call_timeout_s, then)
+            connection.send(call + asked.packed, asked.due + (not had), self._call_timeout_s, then)
         except StoreUnreachable as error:
             if nudger:
                 nudger.end(nudged)
-            _fail(done, error)
+            _fail(done, _carried_out(error) if had else error)
 
-    def _packed_waits(self, links: int, *, fsynced: bool) -> tuple[bytes, int]:
-        """What follows a call, and the number of replies to all of it."""
-        commands = [ROLE]
-        if links:
-            commands.append(self._wait(links))
-        if fsynced:
-            # By default disks are synced once a second, those of the replicas, too.
-            timeout_ms = round(self._call_timeout_s * _DISK_SHARE * 1000)
-            on_disks = links if self._durability == "fsynced" else 0
-            commands.append(pack("WAITAOF", 1, on_disks, timeout_ms))
-        if links or fsynced:
-            commands.append(ROLE)
-        return b"".join(commands), 1 + len(commands)
+    def _judge(self, reply: list[Any], asked: Asked, said: list[Any]) -> tuple[Written, bool]:
+        before, after = self._role(said[0]), self._role(said[-1])
+        if status_of(reply) is not StoreStatus.OK:
+            return self._refused(reply), False
+        return self._confirming.judge(reply, asked, said, before, after)
 
-    def _judge(self, replies: list[Any], links: int, *, fsynced: bool) -> tuple[Written, bool]:
-        """What the replies say, and whether waiting for one link more may say better."""
-        reply = self._checked(replies[0])
-        before, after = self._role(replies[1]), self._role(replies[-1])
+    def _refused(self, reply: list[Any]) -> Written:
         status = status_of(reply)
-        if status is not StoreStatus.OK:
-            if status is StoreStatus.CLOSED:
-                self._life_closed()
-            return Written(status, reply), False
-        current = self._seen.decoded(reply[1])
-        if self._durability == "async":
-            if before is not None:
-                self._seen.lag.wrote(before.offset, asyncio.get_running_loop().time())
-                self._seen.heard(before)
-            return Written(status, reply, current.version, before is not None), False
-        on_disk = fsynced and self._is_on_disks(replies[-2], after)
-        if self._durability == "fsynced" and not on_disk:
-            return Written(status, reply, current.version), False
-        acknowledged = is_acknowledged(current, before, after, fsynced=on_disk)
-        more = bool(
-            not acknowledged and links and after and links <= _count(replies[2]) < len(after.links)
-        )
-        members = len(current.members)
-        return Written(status, reply, current.version, acknowledged, members), more
-
-    def _is_on_disks(self, reply: object, after: Role | None) -> bool:
-        """Whether the disks have it that must: the primary's own, and for the class "fsynced" that of every
-        replica that is attached, since WAITAOF counts links and does not name them.
-        """
-        disks = len(after.links) if after and self._durability == "fsynced" else 0
-        match reply:
-            case [int(own), int(replicas)]:
-                return own >= 1 and replicas >= disks
-            case _:
-                return False
+        if status is StoreStatus.CLOSED:
+            self._life_closed()
+        return Written(status, reply)
 
     async def _wait_for_more(
-        self, connection: Connection, written: Written, replies: list[Any], *, fsynced: bool
+        self, connection: Connection, written: Written, asked: Asked, replies: list[Any]
     ) -> Written:
         """WAIT counts any links. Where some need not confirm and were faster than a member, wait for
         one link more: the first answer was not short, it was somebody else's.
         """
         current = self._seen.decoded(written.reply[1])
-        before, after = Role.from_reply(replies[1]), Role.from_reply(replies[-1])
-        on_disk = fsynced and self._is_on_disks(replies[-2], after)
-        acknowledged, links, counted = False, 0, _count(replies[2])
+        before, after = Role.from_reply(replies[0]), Role.from_reply(replies[-1])
+        on_disk = self._confirming.is_on_disks(asked, replies, after)
+        acknowledged, links, counted = False, 0, count(replies[1])
         while not acknowledged and after and links <= counted < len(after.links):
             links = counted + 1
             try:
                 waited, said = await connection.execute(
-                    self._wait(links), ROLE, within_s=self._call_timeout_s
+                    self._confirming.wait(links), ROLE, within_s=self._call_timeout_s
                 )
             except StoreUnreachable as error:
-                # Where nothing more could be sent, the connection says False, of the WAIT alone: the
-                # call itself was carried out.
-                raise StoreUnreachable(error.message, executed=None) from error
-            counted, after = _count(waited), self._role(said)
+                raise _carried_out(error) from error
+            counted, after = count(waited), self._role(said)
             acknowledged = is_acknowledged(current, before, after, fsynced=on_disk)
         return written._replace(acknowledged=acknowledged)
 
@@ -308,9 +258,6 @@ class PinnedConnection:
         """End the connection; the next call looks for the primary."""
         if self._connection is not None:
             self._connection.abort(why)
-
-    def _wait(self, links: int) -> bytes:
-        return pack("WAIT", links, self._seen.wait_timeout_ms)
 
     def _role(self, reply: object) -> Role | None:
         role = Role.from_reply(reply) if isinstance(reply, list) else None
@@ -350,8 +297,7 @@ class PinnedConnection:
         except StoreUnreachable:
             primary.connection.abort()
             raise
-        seen = self._seen
-        seen.role, seen.sync_set, seen.blob = primary.role, primary.sync_set or _UNKNOWN_SET, b""
+        self._seen.found(primary)
         return primary.connection
 
     def _refuse_when_closed(self) -> None:
@@ -384,10 +330,8 @@ def _fail(done: asyncio.Future[Any], error: Exception) -> None:
         done.set_exception(error)
 
 
-def _count(reply: object) -> int:
-    """What WAIT or WAITAOF counted; nothing where it failed."""
-    match reply:
-        case int(count) | [int(count), *_]:
-            return count
-        case _:
-            return 0
+def _carried_out(error: StoreUnreachable) -> StoreUnreachable:
+    """Where nothing more could be sent, the connection says False, of the WAIT alone: the call itself was
+    carried out.
+    """
+    return StoreUnreachable(error.message, executed=None)

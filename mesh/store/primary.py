@@ -9,6 +9,7 @@ between.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from dataclasses import dataclass
 
@@ -80,6 +81,7 @@ async def find_primary(
     """Connect to the one node that says it is the primary.
 
     While some say that they are replicas they are asked again and again: one of them is about to be promoted.
+    Once one has said that it is the primary each of the others is waited for until it has answered once.
 
     Args:
         preferred: name of the node that is taken at once if it says that it is the primary.
@@ -116,6 +118,7 @@ class _Seeking:
         self._commands = (ROLE, pack("HMGET", life_key, "set", "number", "run_id"), _MAY_WAIT)
         self._until = asyncio.get_running_loop().time() + within_s
         self._any_replica = False
+        self._found = asyncio.Event()
 
     async def seek(self, host: str, port: int) -> _Answer:
         """Ask until it says that it is the primary, or time is up, or it is clear that it will not be."""
@@ -135,15 +138,25 @@ class _Seeking:
                 except (StoreUnreachable, StoreRefused) as error:
                     answer.problem = error
                 primary = answer.primary
+                if primary:
+                    self._found.set()
                 self._any_replica = self._any_replica or answer.is_replica
                 if primary or not self._any_replica or loop.time() + _AGAIN_S >= self._until:
                     return answer
                 if isinstance(answer.problem, StoreRefused) and not answer.problem.transient:
                     return answer
-                await asyncio.sleep(_AGAIN_S)
+                if await self._is_found_within(_AGAIN_S):
+                    return answer
         finally:
             if connection is not None and primary is None:
                 connection.abort()
+
+    async def _is_found_within(self, seconds: float) -> bool:
+        """Whether some node says that it is the primary: then the others are asked no more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._found.wait()
+        return self._found.is_set()
 
     async def _connected(self, host: str, port: int) -> Connection:
         address = self._address

@@ -35,16 +35,17 @@ from mesh.specs import Durability
 from mesh.store.address import StoreAddress
 from mesh.store.api import StoreNodes, StoreUnreachable
 from mesh.store.calls import Calls, pairs_of, read_recorded, read_takeover
+from mesh.store.confirming import Seen, Written
 from mesh.store.library import ensure_loaded
 from mesh.store.nodes import RedisNodes
 from mesh.store.nudge import Nudger
-from mesh.store.pinned import PinnedConnection, Seen, Written, status_of
+from mesh.store.pinned import PinnedConnection, status_of
 from mesh.store.primary import ROLE, NoPrimary, Primary, find_primary
 from mesh.store.resp import pack
 from mesh.store.scout import Scout
 from mesh.store.server import ServerInfo
 
-_SILENCE_S = 0.1
+_SILENCE_S = 0.2
 _TIME = pack("TIME")
 _VERDICTS = tuple(Verdict)  # by number; making each from its number costs 20 us for 64 partitions
 
@@ -64,7 +65,7 @@ class RedisStore:
         self,
         address: StoreAddress,
         *,
-        wait_timeout_s: float = 0.2,
+        wait_timeout_s: float = 0.1,
         call_timeout_s: float = 2.0,
         connect_timeout_s: float = 1.0,
     ) -> None:

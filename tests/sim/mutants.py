@@ -264,7 +264,7 @@ MUTANTS: dict[str, Mutant] = {
         grave=("kill primary", "cut primary with a replica", "stop primary"),
     ),
     "cached set": mutant(
-        ("mesh.store.pinned:Seen.decoded", "if blob != self.blob:", "if not self.blob:"),
+        ("mesh.store.confirming:Seen.decoded", "if blob != self.blob:", "if not self.blob:"),
         grave=("stop replica twice",),
     ),
     "shrink without a majority": mutant(

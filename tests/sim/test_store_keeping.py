@@ -16,6 +16,7 @@ from mesh.ids import new_operation
 from mesh.lives import Lives, LivesConfig, Opened, Outbid
 from mesh.store.address import Sentinels, StoreAddress
 from mesh.store.api import StoreRefused, StoreUnreachable
+from mesh.store.primary import SECOND_PRIMARY_S
 from mesh.store.redis import RedisStore
 from mesh.testing.sim.store.node import EMBEDDED
 
@@ -58,7 +59,7 @@ class Keeper:
 
     def access(self) -> RedisStore:
         return RedisStore(
-            self.address, wait_timeout_s=0.2, call_timeout_s=2.0, connect_timeout_s=1.0
+            self.address, wait_timeout_s=0.1, call_timeout_s=2.0, connect_timeout_s=1.0
         )
 
     def leader(self) -> tuple[RedisStore, Lives]:
@@ -180,6 +181,17 @@ def kept(
         await keeper.down()
 
     simulate(run, seed=seed)
+
+
+def test_nodes_that_have_said_that_they_are_replicas_are_not_waited_for():
+    """Each new process opens two connections before it answers the first call of a key."""
+
+    async def main(rig: Rig, keeper: Keeper) -> None:
+        began = keeper.now
+        await keeper.access().recorded()
+        assert keeper.now - began < SECOND_PRIMARY_S / 2
+
+    kept(main)
 
 
 # -------------------------------------------------------------------------------- a replica is gone

@@ -6,14 +6,20 @@ from typing import Any
 
 import pytest
 
+from mesh.core.records import StoreStatus
 from mesh.core.syncset import InSyncSet
 from mesh.store.address import StoreAddress
 from mesh.store.api import StoreRefused, StoreUnreachable
+from mesh.store.confirming import Seen
 from mesh.store.nudge import Nudger
-from mesh.store.pinned import PinnedConnection, Seen
+from mesh.store.pinned import PinnedConnection
 from mesh.store.resp import Then, pack
 
 MEMBER, OTHER = "10.0.0.1:1", "10.0.0.2:1"
+
+
+CARRIED_OUT = [b"ok", InSyncSet(1, frozenset({MEMBER}), frozenset({OTHER})).encode(), 0, [0], b""]
+WAIT_FOR_ONE = pack("ROLE") + pack("WAIT", 1, 50) + pack("ROLE")
 
 
 class Scripted:
@@ -65,10 +71,9 @@ def pinned(connection: Scripted) -> PinnedConnection:
 @pytest.mark.parametrize("executed", [False, None])
 async def test_once_the_call_was_sent_a_lost_connection_leaves_it_open_whether_it_ran(executed):
     """The member was slower than the other link; while one link more is waited for, it breaks."""
-    blob = InSyncSet(1, frozenset({MEMBER}), frozenset({OTHER})).encode()
-    said = [[b"ok", blob, 0, [0], b""], role(10, 10), 1, role(5, 10)]
+    said = [role(10, 10), 1, role(5, 10)]
     broken = StoreUnreachable("it is closed", executed=executed)
-    connection = Scripted(said, broken)
+    connection = Scripted([CARRIED_OUT], said, broken)
     with pytest.raises(StoreUnreachable) as raised:
         await pinned(connection).write(b"call", lambda written: written)
     assert raised.value.executed is None
@@ -81,6 +86,36 @@ async def test_a_call_that_could_not_be_sent_was_not_carried_out():
             b"call", lambda written: written
         )
     assert raised.value.executed is False
+
+
+async def test_nothing_is_waited_for_before_a_connection_has_carried_a_call_out():
+    """A WAIT behind a call of a life that is not open there would block the next call behind it."""
+    closed, all_confirm = [[b"closed", b""]], [role(10, 10), 1, role(10, 10)]
+    connection = Scripted(closed, [CARRIED_OUT], all_confirm, [CARRIED_OUT, *all_confirm])
+    store = pinned(connection)
+    first = await store.write(b"call", lambda written: written)
+    assert first.status is StoreStatus.CLOSED
+    assert (await store.write(b"call", lambda written: written)).acknowledged
+    assert (await store.write(b"call", lambda written: written)).acknowledged
+    assert connection.asked == [b"call", b"call", WAIT_FOR_ONE, b"call" + WAIT_FOR_ONE]
+
+
+@pytest.mark.parametrize("executed", [False, None])
+async def test_a_first_call_that_was_carried_out_is_not_called_unsent_where_its_waits_were(
+    executed,
+):
+    connection = Scripted([CARRIED_OUT], StoreUnreachable("it is closed", executed=executed))
+    with pytest.raises(StoreUnreachable) as raised:
+        await pinned(connection).write(b"call", lambda written: written)
+    assert raised.value.executed is None
+
+
+async def test_a_first_call_is_waited_for_by_the_set_that_it_returned():
+    larger = InSyncSet(2, frozenset({MEMBER, OTHER})).encode()
+    reply = [b"ok", larger, 0, [0], b""]
+    connection = Scripted([reply], [role(10, 10), 2, role(10, 10)])
+    assert (await pinned(connection).write(b"call", lambda written: written)).acknowledged
+    assert connection.asked[-1] == pack("ROLE") + pack("WAIT", 2, 50) + pack("ROLE")
 
 
 @pytest.mark.parametrize("transient", [True, False])

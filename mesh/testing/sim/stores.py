@@ -33,7 +33,7 @@ from mesh.testing.sim.store_watching import StoreWatch
 _PORT = 6379
 _SENTINEL_PORT = 26_379
 _MASTER = "store"
-_TIMES = {"wait_timeout_s": 0.2, "call_timeout_s": 2.0, "connect_timeout_s": 1.0}
+_TIMES = {"wait_timeout_s": 0.1, "call_timeout_s": 2.0, "connect_timeout_s": 1.0}
 _POLL_S = 0.01
 _WATCHED_S = 3.0
 """In which Sentinels have looked at every node."""
