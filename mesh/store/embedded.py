@@ -43,12 +43,14 @@ from mesh.store.server_config import node_config, sentinel_config
 log = logging.getLogger("mesh.store")
 
 _PING_MS = 300
-"""How often a Sentinel asks a node, and tries to connect to one. By default it is a second, and a node that was
-just promoted may be down for it before it has been asked at all. Five times this is how old a replica's
-INFO may be when one of them is chosen, and that comes once a second."""
+"""How often a Sentinel asks a node, and tries to connect to one. By default it is a second, and a node that
+was just promoted may be down for it before it has been asked at all. Five times this is how old a
+replica's INFO may be when one of them is chosen, and that comes once a second.
+"""
 _LATE_SHARE = 0.2
 """Of down-after, by which the last Sentinel is slower than the others: where all three become candidates at
-one instant, each votes for itself, and the next election is seconds later."""
+one instant, each votes for itself, and the next election is seconds later.
+"""
 _TILT_SHARE = 5
 _CRASHED_S = 2.0
 """A server that ends that soon is not started again at once."""
