@@ -41,6 +41,7 @@ class Fault:
         entity: that is called.
         pinned: requests are left with the process that is stopped.
         next_death: afterwards a handler is killed, too.
+        gray: whoever is hurt lives, loses its load, and gets it back later.
         spread: the handlers are on hosts of their own (mesh.testing.spread), without Ray.
     """
 
@@ -51,6 +52,7 @@ class Fault:
     entity: str = "KV"
     pinned: bool = False
     next_death: bool = False
+    gray: bool = False
     spread: bool = False
 
 
@@ -133,8 +135,8 @@ FAULTS = {
     "primary-stopped": Fault(_primary, "stop", (_WRITES, *NO_FAILURE), _HOLD_S),
     "replica-killed": Fault(_replica, "kill", (_WRITES, *NO_FAILURE)),
     "replica-stopped": Fault(_replica, "stop", (_WRITES, *NO_FAILURE), _HOLD_S),
-    "handler-slow": Fault(_handler, "slow", (_MOVED, *KEPT), 10.0, entity="Faulty"),
-    "handler-failing": Fault(_handler, "fail", (_MOVED, *KEPT), 10.0, entity="Faulty"),
+    "handler-slow": Fault(_handler, "slow", (_MOVED, *KEPT), 10.0, entity="Faulty", gray=True),
+    "handler-failing": Fault(_handler, "fail", (_MOVED, *KEPT), 10.0, entity="Faulty", gray=True),
     "starved": Fault(_nobody, "starve", (_CALM, *NO_FAILURE), 600.0),
 }
 

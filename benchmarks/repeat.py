@@ -33,6 +33,7 @@ Figures = dict[str, Any]
 _PROBES = 20
 _TELL_S = 3.0
 _AGAIN_S = 0.5
+_EVEN_S = 90.0
 
 
 class Repeat:
@@ -123,6 +124,8 @@ class Repeat:
         await asyncio.sleep(max(0.0, since + options.window - clock.now()))
         if not fault.spread:  # there nobody is started anew
             figures["whole_again"] = await self._whole(watch)
+        if fault.gray:
+            figures["load_back_ms"] = await self._even(watch)
         if fault.next_death and figures["whole_again"]:
             next_victim = self._dice.choice(handlers(watch.latest))
             figures["next_death_failed"] = await _next_death(next_victim, watch, load, options)
@@ -152,6 +155,16 @@ class Repeat:
                             await self._store.admit()
                 return True
         return False
+
+    async def _even(self, watch: Watch) -> float | None:
+        """How long whoever was relieved of its load has to wait for all of it; the next repeat needs that."""
+        since = clock.now()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_EVEN_S):
+                while not watch.is_even:
+                    await asyncio.sleep(_AGAIN_S)
+                return _ms(clock.now() - since)
+        return None
 
     async def _whole_status(self, watch: Watch) -> Status:
         """The mesh's status, with the store's servers where the mesh does not know them."""

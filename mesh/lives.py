@@ -38,6 +38,7 @@ from mesh.core.storeplan import (
     SetPriority,
     Tell,
 )
+from mesh.core.storeroll import StoreRoll
 from mesh.core.syncset import Durability, InSyncSet
 from mesh.errors import SetupError
 from mesh.ids import new_draw, new_operation
@@ -126,6 +127,8 @@ class Lives:
         self._lowered: dict[str, int] = {}
         self.sync_set = InSyncSet(0, frozenset())
         """The one that was acknowledged last, as far as this supervisor knows."""
+        self.roll = StoreRoll()
+        """Who is what in the store, for those who ask."""
 
     def heard(self, life: int, set_version: int) -> None:
         """Somebody has had an acknowledgement in that life, under that version of its set.
@@ -202,7 +205,11 @@ class Lives:
         work = _Work(self._store, nodes, core, self._config.partitions, self._record)
         try:
             while deadline is None or self._clock.now() < deadline:
-                seen = await nodes.look(sentinels=core.wants_sentinels)
+                asks = core.wants_sentinels or self.roll.wants_sentinels
+                seen = await nodes.look(sentinels=asks)
+                self.roll.note(seen, self._clock.now(), sentinels=asks)
+                if not core.wants_sentinels:
+                    seen = replace(seen, sentinels=())  # asked for people's sake
                 for effect in core.step(seen, self._clock.now()):
                     opened = await work.carry_out(effect)
                     if opened is not None:

@@ -71,6 +71,9 @@ class Vitals:
         self._running = running
         self._limit_s = limit_s
         self._lag_s = 0.0
+        self._every_s = 0.0
+        self._due_at = math.inf
+        """When the next turn is to be counted."""
         self._left = 0
         self._timed = 0
         self._took_s = 0.0
@@ -89,6 +92,7 @@ class Vitals:
     def count_turns(self, every_s: float) -> None:
         """Count the loop's turns from now on."""
         loop = asyncio.get_running_loop()
+        self._every_s = every_s
 
         def turn(due: float) -> None:
             self.turned(max(0.0, loop.time() - due))
@@ -105,6 +109,7 @@ class Vitals:
     def turned(self, late_s: float) -> None:
         """The loop has turned, and was so late."""
         self.turns += 1
+        self._due_at = self._now() + self._every_s
         self._lag_s = max(self._lag_s, late_s)
         self._left = _TIMED_A_TURN
         self.wants_sample = True
@@ -135,7 +140,8 @@ class Vitals:
             self._kept_by = None
         elif running.what is not self._kept_by:
             self._kept_by, self._kept_since = running.what, now
-        lag_s, self._lag_s = self._lag_s, 0.0
+        # A turn that is not over yet is as late as it is: a loop that is busy for long counts none.
+        lag_s, self._lag_s = max(self._lag_s, now - self._due_at), 0.0
         timed, took_s = self._timed, self._took_s
         told, told_s = self._read
         self._read = (timed, took_s)

@@ -61,7 +61,8 @@ def render(status: dict[str, Any]) -> str:
     for node in store.get("nodes", []):
         lag = f"lag {node['lag_bytes']} bytes" if node.get("lag_bytes") is not None else ""
         address = f"{node['host']}:{node['port']}"
-        lines.append(f"{'store':12}{node['role']:11}{node['pid']:>8}  {address:22}{lag}")
+        behind = "" if node.get("in_sync", True) else "  not in sync"
+        lines.append(f"{'store':12}{node['role']:11}{node['pid']:>8}  {address:22}{lag}{behind}")
     if "nodes" not in store:
         failover = ", no failover of its own" if store.get("failover") == "none" else ""
         lines.append(f"{'store':12}{store.get('address', '')}{failover}")

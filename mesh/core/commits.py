@@ -15,7 +15,6 @@ from mesh.core.workings import Workings
 from mesh.specs import Durability
 
 _OVER = (StoreStatus.REVOKED, StoreStatus.GAP)
-_KEEPS = (StoreStatus.CLOSED, StoreStatus.OLDER)
 _OK, _FAILED = int(Status.OK), int(Status.ENTITY_ERROR)  # an enum's member takes 80 ns to look up
 
 
@@ -115,12 +114,9 @@ class Commits:
                 self._calls.retry_unleased(now)
         else:
             self._lease.failed(renewal)
-            if reply.status in _KEEPS:
-                self._ownership.closed(grant)
 
     def _acknowledged(self, renewal: int, reply: CommitReply) -> None:
         self._lease.acknowledged(renewal)
-        self._ownership.opened()
         if reply.set_version > self.set_version:
             self.set_version = reply.set_version
 
@@ -163,9 +159,10 @@ class Commits:
             self._ownership.end()
             return True
         if reply.status is not StoreStatus.OK:
+            # The life is closed, or the grant older than was shown: the store may have gone back in time, and
+            # what is here be the only copy. All of it is kept for what the leader says (schedule F3 b), which
+            # reads the renewals all the time and so finds out before anybody could tell it.
             self._lease.failed(batch.renewal)
-            if reply.status in _KEEPS and batch.grant is not None:
-                self._ownership.closed(batch.grant)
             return False
         history = self._history
         counts = reply.acknowledged and LANES[batch.lane] != "async"
@@ -227,8 +224,6 @@ class Commits:
             return True
         if not reply.acknowledged:
             self._lease.failed(batch.renewal)
-            if reply.status in _KEEPS and batch.grant is not None:
-                self._ownership.closed(batch.grant)
             return False
         self._acknowledged(batch.renewal, reply)
         history.written(batch)

@@ -208,7 +208,7 @@ class Detector:
         for process in list(self._watched.values()):
             if process.is_quiet(now, self._judge.stretch):
                 orders += self._climb(process, now, panics=panics)
-            elif process.says_cut_off and self._has_lapsed(process, now):
+            elif process.says_cut_off(now) and self._has_lapsed(process, now):
                 orders += self._condemn(process, "unreachable", now)
         if now - self._examined_at >= self.timing.gray_s / 4 and not panics:
             self._examined_at = now

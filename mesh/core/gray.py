@@ -13,7 +13,7 @@ An error that an application raises everywhere is no sign, since its peers have 
 
 It loses its load and not its life: its weight falls in steps, and handovers take its partitions away at their
 own pace. The first step is small and may have been a mistake; from the second on it is emptied. Whoever
-receives must not be the worse for it, or the next step waits.
+receives must not be the worse for it, or the next step waits. One that starves is emptied at once.
 
     well --outlier for gray_s--> 90 % --> 50 % --> nothing --well_s without a sign--> 10 % --> 50 % --> all
                                   ^------------ a sign, at half the distance; well_s doubled ------------'
@@ -39,7 +39,7 @@ from mesh.core.watch_signals import Reweigh
 _MOST_DOUBLINGS = 5
 _FAR_SHARE = 0.3
 """Of calls that fail, or of time that is spent waiting for a CPU: so far above the median is an outlier."""
-_CPU_FACTOR, _CPU_SHARE = 2.0, 0.4
+_CPU_FACTOR, _CPU_SHARE = 1.5, 0.4
 """Of a core. A handler that has work for a whole one, where others have little, is no outlier by less."""
 _LAG_FLOOR_S = 0.05
 _QUEUE_FLOOR = 50.0
@@ -136,6 +136,7 @@ class Ward:
         """Compare everybody; call a few times in each `gray_s`."""
         orders: list[Reweigh] = []
         self._look_for_signs(now)
+        is_full = False
         for patient in self._patients.values():
             if not patient.sign:
                 patient.since = None
@@ -144,9 +145,14 @@ class Ward:
             starves = now < patient.starves_until
             lasts = patient.since is not None and now - patient.since >= self._timing.gray_s
             if starves or patient.falling is not None or (lasts and patient.is_felt):
-                orders += self._relieve(patient, now, starves=starves)
+                if patient.is_relieved or self._may_relieve:
+                    orders += self._relieve(patient, now, starves=starves)
+                else:
+                    is_full = True
             elif not patient.is_felt:
                 orders += self._give_back(patient, now)
+        if is_full:
+            self._make_room(now)
         return orders
 
     def sign_of(self, nonce: bytes) -> str:
@@ -198,8 +204,6 @@ class Ward:
             return []
         ramp = patient.falling
         if ramp is None:
-            if not patient.is_relieved and len(self.relieved) >= most_ill(len(self._patients)):
-                return []
             if (
                 patient.is_relieved or now < patient.well_at
             ):  # it had hardly been given its load back
@@ -209,6 +213,9 @@ class Ward:
             ramp = patient.falling = Ramp(patient.share, 0.0, self._timing.gray_s / 4, now)
             patient.rising = None
             patient.peers_s = self._usual_latency_s()
+        if starves:
+            # Its kernel says so, which is no mistake; and each step costs it a while that it does not have.
+            ramp = patient.falling = Ramp(patient.share, 0.0, self._timing.gray_s / 4, now, (1.0,))
         if ramp.taken <= 1 and not (patient.is_felt or starves):
             patient.falling = None  # it was nothing
         elif ramp.step(now, clear=self._are_clear(patient)):
@@ -218,6 +225,16 @@ class Ward:
             why = "starved" if starves else "gray"
             return [Reweigh(patient.nonce, patient.weight * patient.share, why)]
         return []
+
+    @property
+    def _may_relieve(self) -> bool:
+        return len(self.relieved) < most_ill(len(self._patients))
+
+    def _make_room(self, now: float) -> None:
+        """Somebody is ill and has to wait: whoever has been well with some load gets the rest soon."""
+        for patient in self._patients.values():
+            if patient.rising is not None and patient.rising.taken and not patient.is_felt:
+                patient.rising.hasten(now, self._timing.gray_s / 4)
 
     def _usual_latency_s(self) -> float | None:
         """Of those who would have to take more."""

@@ -198,17 +198,6 @@ class Dropped(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Closed(Message):
-    """The store that a handler writes to is not, or not any more, the primary of the life of its grant.
-
-    It keeps everything, and repeats this with each beat until it is told of a later life.
-    """
-
-    nonce: bytes
-    life: int
-
-
-@dataclass(frozen=True, slots=True)
 class Beat(Message):
     """A handler's counts, once a second."""
 

@@ -18,7 +18,6 @@ from mesh.core.calls import Calls
 from mesh.core.epochs import NOT_HELD, unpack_epochs
 from mesh.core.messages import (
     Adopted,
-    Closed,
     Dropped,
     Grant,
     Message,
@@ -71,8 +70,6 @@ class Ownership:
         self._dropped: dict[int, int] = {}
         """Epochs lost without a release, that the leader's grant still names."""
         self._untold: dict[int, int] = {}
-        self._closed = 0
-        """The life of the grant, once the store has refused it."""
         self._messages: list[Message] = []
 
     def __repr__(self) -> str:
@@ -121,8 +118,6 @@ class Ownership:
             return
         is_next_life = 0 < self.grant.life < message.life
         self.grant = GrantRef(self._nonce, message.life, message.version)
-        if message.life > self._closed:
-            self._closed = 0
         if is_next_life:
             self._history.begin()
         epochs = unpack_epochs(message.epochs)
@@ -211,28 +206,12 @@ class Ownership:
 
     def to_repeat(self) -> list[Message]:
         """What the leader is to be told again with each beat: it may not have heard it."""
-        messages = self._told_dropped(self._dropped)
-        if self._closed:
-            messages.append(Closed(self._nonce, self._closed))
-        return messages
+        return self._told_dropped(self._dropped)
 
     def _told_dropped(self, epochs: dict[int, int]) -> list[Message]:
         return [Dropped(self._nonce, part) for part in in_parts(list(epochs.items()))]
 
     # ------------------------------------------------------------- without a release
-
-    def closed(self, grant: GrantRef) -> None:
-        """The store refuses the life, or goes back behind the version, of the grant that it was shown. It may
-        have gone back in time, and what is here be the only copy: all of it is kept for what the leader
-        says (schedule F3 b).
-        """
-        if grant == self.grant and self._closed != grant.life:
-            self._closed = grant.life
-            self._messages.append(Closed(self._nonce, grant.life))
-
-    def opened(self) -> None:
-        """The store took something under this grant."""
-        self._closed = 0
 
     def lose(self, partition: int) -> None:
         """The store refused the tenure: either its end is about to be told, or nobody knows of it."""

@@ -15,7 +15,7 @@ _LEAST_BEATS = 3
 """In a window, or they say nothing."""
 _LEAST_TIMED = 5
 _LEAST_CALLS = 10
-_HEARD_S = 2.5 * WINDOW_S
+_HEARD_S = 2 * WINDOW_S
 """A complaint counts for so long: clients repeat theirs in each window, and one of them may get lost."""
 
 

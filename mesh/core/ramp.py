@@ -71,6 +71,10 @@ class Ramp:
         self._due = now + self._every_s
         return True
 
+    def hasten(self, now: float, every_s: float) -> None:
+        """The next step is due at once, and those after it so much later each."""
+        self._due, self._every_s = min(self._due, now), min(self._every_s, every_s)
+
     def put_off(self, until: float) -> None:
         """No step before then."""
         self._due = max(self._due, until)

@@ -27,6 +27,7 @@ class NodeSeen:
         life: the record in its own data; None: it has never held the mesh.
         clock_us: its clock before it was asked anything else.
         keeps_all: it forgets nothing that it has carried out, even where its process ends.
+        pid: of the server process, on its own machine; 0: it has none, or does not tell.
     """
 
     name: str
@@ -40,6 +41,7 @@ class NodeSeen:
     life: Life | None = None
     clock_us: int = 0
     keeps_all: bool = False
+    pid: int = 0
 
     @property
     def is_primary(self) -> bool:
@@ -80,6 +82,7 @@ class SentinelSeen:
         is_tilted: it does nothing at present, and its verdicts stand still.
         down_after_ms: its configuration.
         others: how many other Sentinels it knows.
+        pid: as a node's.
     """
 
     name: str
@@ -90,6 +93,7 @@ class SentinelSeen:
     down_after_ms: int
     others: int
     replicas: Mapping[str, ReplicaSeen] = field(default_factory=dict)
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

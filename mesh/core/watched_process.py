@@ -57,6 +57,7 @@ class WatchedProcess:
 
     Attributes:
         turned_at: when its loop was last seen to turn.
+        late_at: when its loop was last seen to be late, or not to turn.
         heard_at: when it last beat.
         warden_heard_at: when a warden last said anything of it.
         quiet_since: from when on it is being looked at; None while it turns.
@@ -84,6 +85,7 @@ class WatchedProcess:
         "inquiry",
         "is_suspect",
         "lapsed_s",
+        "late_at",
         "nonce",
         "order",
         "pulse",
@@ -105,7 +107,7 @@ class WatchedProcess:
         self._suspect_s = timing.suspect_s
         self.pulse: Pulse | None = None
         self.turned_at = self.heard_at = now
-        self.warden_heard_at = -math.inf
+        self.late_at = self.warden_heard_at = -math.inf
         self.quiet_since: float | None = None
         self.is_suspect = False
         self.ask_at = 0.0
@@ -132,6 +134,8 @@ class WatchedProcess:
         """It beats. That its loop turns is shown only by a counter that has moved."""
         before, self.pulse = self.pulse, pulse
         self.heard_at = now
+        if pulse.lag_ms >= self._timing.lease.renew_s * 1000:
+            self.late_at = now
         if before is None or pulse.turns != before.turns:
             return self.turned(now)
         if pulse.state:
@@ -149,6 +153,8 @@ class WatchedProcess:
     def turned(self, now: float) -> list[Order]:
         """Its loop turns: whatever was suspected is over."""
         was_suspect = self.is_suspect
+        if self.quiet_since is not None:
+            self.late_at = now
         self.turned_at = now
         self.quiet_since = None
         self.is_suspect = False
@@ -183,15 +189,13 @@ class WatchedProcess:
         patience_s = self._timing.lease.duration_s * stretch
         return now - max(self.heard_at, self.warden_heard_at) >= patience_s
 
-    @property
-    def says_cut_off(self) -> bool:
-        """By its own beats its loop turns in time, and yet its lease is out: it does not reach the store."""
-        pulse = self.pulse
-        return (
-            pulse is not None
-            and pulse.lease_ms < 0
-            and pulse.lag_ms < self._timing.lease.renew_s * 1000
-        )
+    def says_cut_off(self, now: float) -> bool:
+        """By its own beats its loop has turned in time for a whole lease, and yet that is out: it does not
+        reach the store. One that is busy, or starves, cannot renew either, and is neither dead nor cut off.
+        """
+        pulse, timing = self.pulse, self._timing
+        turns = now - self.late_at >= timing.lease.duration_s
+        return turns and pulse is not None and pulse.lease_ms < 0
 
     @property
     def limit_s(self) -> float:

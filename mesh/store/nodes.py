@@ -190,9 +190,10 @@ class RedisNodes:
     async def _connected(self, server: _Server, *, is_sentinel: bool) -> Connection:
         connection = await self._logged_in(server, is_sentinel=is_sentinel)
         server.peer = connection.peer
-        if not is_sentinel:
-            (info,) = await connection.execute(pack("INFO", "server"), within_s=ANSWER_S)
-            server.run_id = _fields(info).get("run_id", "")
+        (info,) = await connection.execute(pack("INFO", "server"), within_s=ANSWER_S)
+        told = _fields(info)
+        server.run_id = told.get("run_id", "")
+        server.pid = int(told.get("process_id", 0))
         return connection
 
     async def _logged_in(self, server: _Server, *, is_sentinel: bool) -> Connection:
@@ -256,6 +257,7 @@ class _Server:
         self.port = port
         self.peer = ""
         self.run_id = ""
+        self.pid = 0
         self.connection: Connection | None = None
         self.asking: asyncio.Task[list[Any]] | None = None
 
@@ -317,6 +319,7 @@ def _node(server: _Server, replies: Sequence[Any]) -> NodeSeen | None:
         "life": read_life(life, token),
         "clock_us": clock_us,
         "keeps_all": _syncs_each_write(config),
+        "pid": server.pid,
     }
     if role is not None:
         return NodeSeen(offset=role.offset, links=role.links, **common)
@@ -362,6 +365,7 @@ def _sentinel(server: _Server, replies: Sequence[Any]) -> SentinelSeen | None:
             )
             for replica in _rows(replicas)
         },
+        pid=server.pid,
     )
 
 

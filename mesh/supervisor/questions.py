@@ -141,7 +141,7 @@ class Questions:
             ],
             "handlers": sorted(handlers, key=lambda h: str(h["id"])),
             "store": {
-                **s.about.get("store", {}),
+                **self._store(),
                 "in_sync": sorted(self._lives.sync_set.members),
                 "async_lag_ms": round(max((b.async_lag_ms for b in beats), default=0.0), 3),
             },
@@ -153,6 +153,14 @@ class Questions:
             },
             "ray": s.about.get("ray", {}),
         }
+
+    def _store(self) -> dict[str, Any]:
+        """What it is, and its servers as the leader sees them in each round of its storekeeping."""
+        about: dict[str, Any] = self._settings.about.get("store", {})
+        if self._leader.core is None:
+            return about
+        rows = self._lives.roll.rows(about.get("nodes", ()), self._lives.sync_set.members)
+        return {**about, "nodes": rows} if rows else about
 
     def _describe(self, member: Member, table: Table | None) -> dict[str, Any]:
         told = _describe(member, table)

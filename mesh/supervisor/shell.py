@@ -23,7 +23,6 @@ from mesh.core.messages import (
     Ask,
     Beat,
     ClientSays,
-    Closed,
     Dropped,
     Exited,
     Happened,
@@ -286,8 +285,6 @@ class Supervisor:
                 self.links.beats[message.nonce] = message
                 self.watch.hear(conn, message)
                 step(sv.Beaten(message))
-            case Closed():
-                pass  # a hint: whoever leads reads the renewals all the time, and finds out
             case Pulse() | Echo() | Seen() | Probed() | Watches() | ClientSays():
                 self.watch.hear(conn, message)
             case Ask():

@@ -21,6 +21,8 @@ _ANSWER_S = 0.3
 
 Status = dict[str, Any]
 STORE_ROLES = ["primary", "replica", "replica", "sentinel", "sentinel", "sentinel"]
+_WHOLE_STORES: tuple[list[str], ...] = ([], STORE_ROLES[:3], STORE_ROLES)
+"""A leader that has just begun has seen nobody yet; Sentinels that the mesh was not told of it never sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Sight:
 
 
 def _nodes(status: Status) -> list[dict[str, Any]]:
-    """The store's servers; none where the mesh does not know them (mesh.testing.spread)."""
+    """The store's servers; none before a leader has looked at them."""
     return list(status["store"].get("nodes", ()))
 
 
@@ -128,10 +130,16 @@ class Watch:
             clock.now() - self.latest_at < 2 * _ANSWER_S
             and bool(status["ready"])
             and len(status["supervisors"]) == self._supervisors
-            and sorted(node["role"] for node in _nodes(status)) in ([], STORE_ROLES)
+            and sorted(node["role"] for node in _nodes(status)) in _WHOLE_STORES
             and len(status["store"]["in_sync"]) == STORE_ROLES.count("replica")
             and all(map(_is_alive, _pids(status)))
         )
+
+    @property
+    def is_even(self) -> bool:
+        """Every handler has its share, or one more."""
+        held = [len(handler["partitions"]) for handler in self.latest["handlers"]]
+        return max(held) - min(held) <= 1
 
     async def whole(self, within_s: float) -> bool:
         """Wait until everybody is there; False where that takes too long."""

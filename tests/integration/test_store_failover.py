@@ -67,6 +67,11 @@ class Led:
         nodes = await self.embedded.nodes()
         return next(node for node in nodes if node.role == role)
 
+    def shown(self) -> list[tuple[str, int, int]]:
+        """Role, port and pid of each server, as status shows them."""
+        rows = self.lives.roll.rows((), self.lives.sync_set.members)
+        return sorted((row["role"], row["port"], row["pid"]) for row in rows)
+
     async def whole(self) -> bool:
         """Whether both replicas are members and may be promoted."""
         try:
@@ -115,6 +120,33 @@ async def test_writes_go_on_after_the_primary_is_killed_and_it_comes_back_as_a_m
         assert "loss_possible" not in dict(led.events)
 
 
+async def test_status_shows_the_servers_as_they_are_after_a_failover_and_once_all_are_back(
+    tmp_path,
+):
+    async with leading(tmp_path) as led:
+        dead = await led.node("primary")
+
+        async def until_shown(role: str, port: int) -> None:
+            async with asyncio.timeout(20):
+                while (role, port) not in [(r, p) for r, p, _ in led.shown()]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+        await until_shown("primary", dead.port)
+        os.kill(dead.pid, signal.SIGKILL)
+        await led.written()
+        promoted = await led.node("primary")
+        await until_shown("primary", promoted.port)
+        await until_shown("replica", dead.port)
+        await led.until_whole()
+        async with asyncio.timeout(20):
+            while True:
+                really = sorted((n.role, n.port, n.pid) for n in await led.embedded.nodes())
+                if led.shown() == really:
+                    break
+                await asyncio.sleep(0.02)
+        assert [role for role, *_ in led.shown()].count("sentinel") == 3
+
+
 async def test_writes_go_on_while_the_primary_is_stopped_and_it_acknowledges_nothing_afterwards(
     tmp_path,
 ):
@@ -148,9 +180,10 @@ async def acknowledged_by(led, node, seq) -> bool:
     """Whether that very node says so of a write of the first life, which was open there."""
     address = replace(led.embedded.address, nodes=((node.host, node.port),), sentinels=None)
     store = RedisStore(address)
-    entry = Entry(1, epoch_of(1, 1), {b"k": b"stale"})
+    life = led.opened[0].life
+    entry = Entry(1, epoch_of(life, 1), {b"k": b"stale"})
     try:
-        reply = await store.commit(0, GrantRef(NONCE, 1, 0), seq, seq - 1, [entry])
+        reply = await store.commit(0, GrantRef(NONCE, life, 0), seq, seq - 1, [entry])
         return reply.status is StoreStatus.OK and reply.acknowledged
     except (StoreUnreachable, StoreRefused):
         return False

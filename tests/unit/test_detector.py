@@ -401,15 +401,27 @@ def test_a_hang_that_no_warden_can_end_is_taken_over_at_the_limit() -> None:
     assert ring.of(Condemn)[0] == Condemn(h.nonce, "hang")
 
 
+def test_one_that_is_too_busy_to_renew_is_not_taken_for_cut_off_from_the_store() -> None:
+    ring, (h, *_) = mesh_of()
+    h.renews = False
+    for number in range(200):
+        h.lag_ms = 400.0 if number % 8 == 0 else 5.0
+        ring.run(0.1)
+    assert not ring.evictions
+    h.lag_ms = 5.0
+    ring.run(2.0)
+    assert ring.of(Condemn)[0] == Condemn(h.nonce, "unreachable")
+
+
 def test_a_starved_handler_loses_its_load_and_gets_it_back() -> None:
     ring, (h, *_) = mesh_of()
     h.does(THROTTLED, beats=False)
     ring.run(5.0)
     assert {(r.nonce, r.why) for r in ring.of(Reweigh)} == {(h.nonce, "starved")}
-    assert [r.weight for r in ring.of(Reweigh)] == [0.9, 0.5, 0.0]
+    assert [r.weight for r in ring.of(Reweigh)] == [0.0]
     h.recovers()
     ring.run(60.0)
-    assert [r.weight for r in ring.of(Reweigh)] == [0.9, 0.5, 0.0, 0.1, 0.5, 1.0]
+    assert [r.weight for r in ring.of(Reweigh)] == [0.0, 0.1, 0.5, 1.0]
 
 
 def test_a_suspect_is_told_of_and_so_is_its_recovery() -> None:

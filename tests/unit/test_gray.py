@@ -116,9 +116,9 @@ def test_what_a_client_saw_a_while_ago_says_nothing() -> None:
     ring, handlers = mesh_of()
     make(handlers[0], seen_by=A_CLIENT)
     ring.run(5.0)
-    make(handlers[0], seen_by=(), latency_ms=15.0)
-    ring.run(0.5)
-    assert not ring.of(Reweigh)
+    make(handlers[0], seen_by=())
+    ring.run(2.0)
+    make(handlers[0], latency_ms=15.0)
     ring.run(20.0)
     assert not ring.of(Reweigh)
 
@@ -249,6 +249,22 @@ def test_one_that_falls_ill_each_time_is_tried_ever_more_seldom() -> None:
     gaps = [round(later - earlier) for earlier, later in pairwise(given)]
     assert gaps == sorted(gaps)
     assert gaps[-1] > 6 * gaps[0]
+
+
+def test_one_that_recovers_makes_room_for_one_that_falls_ill() -> None:
+    ring, (first, second, *_) = mesh_of()
+    make(first, errors_share=0.5, seen_by=A_CLIENT)
+    ring.run(5.0)
+    make(first, errors_share=0.0, seen_by=())
+    while reweighed(ring)[-1] != (first.nonce, 0.1):
+        ring.run(0.1)
+    make(second, errors_share=0.5, seen_by=A_CLIENT)
+    ring.run(6.0)
+    assert reweighed(ring)[-5:] == [
+        (first.nonce, 0.5),
+        (first.nonce, 1.0),
+        *((second.nonce, weight) for weight in FALLING),
+    ]
 
 
 def test_what_it_was_asked_to_hold_is_what_it_gets_back() -> None:

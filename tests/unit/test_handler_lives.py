@@ -6,7 +6,7 @@ import pytest
 from unit.rigs import KEYS, PARTITIONS, Answer, key_in
 
 from mesh.core.epochs import NOT_HELD
-from mesh.core.messages import Adopted, Closed, Dropped
+from mesh.core.messages import Dropped
 from mesh.core.records import CommitReply, StoreStatus, Verdict
 from mesh.core.wire import Status
 
@@ -138,52 +138,29 @@ def test_a_batch_of_which_nothing_is_left_is_sent_all_the_same_to_keep_the_seque
 
 
 @pytest.mark.parametrize("status", [StoreStatus.CLOSED, StoreStatus.OLDER])
-def test_the_leader_is_told_of_a_closed_life_and_again_until_there_is_a_later_one(
+def test_what_a_closed_life_refuses_is_kept_until_the_leader_says_what_goes_on(
     owner, server, leader, status
 ):
-    owner.call("Account.deposit", K, 1)
+    call = owner.call("Account.deposit", K, 1)
     batch = owner.send()
     owner.core.send(batch, owner.now)
-    closed = Closed(owner.nonce, leader.life)
     for _ in range(2):
         assert not owner.core.on_commit(batch, CommitReply(status), owner.now)
-    assert owner.messages() == [closed], "once, and then with each beat"
-    assert owner.core.to_repeat() == [closed]
+    assert call.answer is None and owner.messages() == []
     new_life(server, leader, owner)
     tell(leader, owner)
-    assert owner.messages() == [Adopted(owner.nonce, leader.life, leader.versions[owner.nonce])]
-    assert owner.core.to_repeat() == []
+    assert owner.deliver(batch)
+    assert call.answer == ok(6)
 
 
-def test_a_renewal_finds_out_that_the_life_is_closed(owner, server, leader):
+def test_a_renewal_that_a_closed_life_refuses_is_none(owner, server):
     server.restart()
     renewal = owner.core.renew(owner.now)
+    until = owner.core.home.lease.until
     reply = owner.store.commit_at_once(0, owner.core.grant, 0, renewal, ())
     owner.core.on_renewed(renewal, owner.core.grant, reply, owner.now)
-    assert owner.messages() == [Closed(owner.nonce, leader.life)]
-
-
-def test_what_an_earlier_grant_is_refused_for_says_nothing_of_the_present_one(
-    owner, server, leader
-):
-    owner.call("Account.deposit", K, 1)
-    batch = owner.send()
-    owner.core.send(batch, owner.now)
-    new_life(server, leader, owner)
-    tell(leader, owner)
-    owner.messages()
-    assert not owner.core.on_commit(batch, CommitReply(StoreStatus.CLOSED), owner.now)
-    assert owner.messages() == [] and owner.core.to_repeat() == []
-
-
-def test_a_store_that_takes_something_again_is_not_closed(owner):
-    owner.call("Account.deposit", K, 1)
-    batch = owner.send()
-    owner.core.send(batch, owner.now)
-    assert not owner.core.on_commit(batch, CommitReply(StoreStatus.OLDER), owner.now)
-    assert owner.core.to_repeat()
-    assert owner.deliver(batch)
-    assert owner.core.to_repeat() == []
+    assert reply.status is StoreStatus.CLOSED
+    assert owner.core.home.lease.until == until
 
 
 def test_a_later_life_is_believed_whatever_its_version_and_an_earlier_one_never(

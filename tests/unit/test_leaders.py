@@ -9,7 +9,7 @@ import pytest
 from mesh.core.messages import (
     Adopted,
     Beat,
-    Closed,
+    Dropped,
     Hello,
     Leading,
     Message,
@@ -82,7 +82,7 @@ class Rig:
             process = sim.spawn(supervisor.id, supervisor.serve)
             addresses.append(f"{process.host.address}:{PORT}")
         self.heeded: list[Message] = []
-        self.repeats: list[Message] = [Closed(NONCE, 1)]
+        self.repeats: list[Message] = [Dropped(NONCE, [(1, 0x10001)])]
         self.addresses = tuple(addresses)
         sim.spawn("h-0", self.be_handler)
 
@@ -162,7 +162,7 @@ def test_only_the_leader_of_the_highest_token_is_heeded_and_told(rig):
         new.heard.clear()
         rig.links.tell(Adopted(NONCE, 1, 1))
         await asyncio.sleep(1.5)
-        assert "Adopted" in new.kinds() and "Closed" in new.kinds()
+        assert "Adopted" in new.kinds() and "Dropped" in new.kinds()
         assert set(old.kinds()) == {"Beat"}
 
     rig.run(main)

@@ -33,6 +33,14 @@ def test_a_receiver_that_is_not_clear_is_waited_for_and_no_step_is_skipped() -> 
     assert not ramp.step(20.5, clear=True)
 
 
+def test_one_that_is_in_haste_takes_its_steps_sooner_and_takes_each() -> None:
+    ramp = Ramp(0.0, 1.0, 10.0, 0.0)
+    assert ramp.step(0.0, clear=True)
+    ramp.hasten(2.0, 0.5)
+    assert [now / 2 for now in range(4, 8) if ramp.step(now / 2, clear=True)] == [2.0, 2.5]
+    assert ramp.share == 1.0
+
+
 def test_what_is_under_way_already_goes_on_from_where_it_is() -> None:
     ramp = Ramp(0.5, 1.0, 1.0, 0.0)
     shares = [ramp.share for now in range(3) if ramp.step(float(now), clear=True)]

@@ -35,8 +35,8 @@ def test_what_nobody_sets_is_as_for_one_machine() -> None:
         ({"lease_read_s": 0.5}, ("lease_s (1 s)", "lease_read_s (0.5 s)")),
         ({"proof_s": 1.0}, ("lease_s (1 s)", "proof_s (1 s)")),
         ({"missed_beats": 9}, ("lease_s (1 s)", "missed_beats 9 times beat_s 0.1 s")),
-        ({"beat_s": 0.5, "lease_s": 9.0}, ("gray_s (2 s)", "5 times beat_s (0.5 s)")),
-        ({"well_s": 1.0}, ("well_s (1 s)", "gray_s (2 s)")),
+        ({"beat_s": 0.5, "lease_s": 9.0}, ("gray_s (1.5 s)", "5 times beat_s (0.5 s)")),
+        ({"well_s": 1.0}, ("well_s (1 s)", "gray_s (1.5 s)")),
         (
             {"slow_method_s": 5.0, "method_limit_s": 4.0},
             ("method_limit_s (4 s)", "slow_method_s (5 s)"),

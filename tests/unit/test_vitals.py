@@ -59,6 +59,21 @@ def test_beats_are_numbered_and_say_how_often_the_loop_has_turned() -> None:
     assert (h.beat().turns, h.beat().turns) == (2, 2)
 
 
+async def test_a_turn_that_is_not_over_yet_is_as_late_as_it_is() -> None:
+    h = Handler()
+    h.vitals.count_turns(10.0)
+    h.vitals.turned(0.0)
+    h.now += 9.0
+    assert h.beat().lag_ms == 0
+    h.now += 1.3
+    assert h.beat().lag_ms == pytest.approx(300)
+    h.now += 0.1
+    assert h.beat().lag_ms == pytest.approx(400)
+    h.vitals.turned(0.4)
+    assert [round(h.beat().lag_ms) for _ in range(2)] == [400, 0]
+    h.vitals.stop()
+
+
 def test_the_worst_lag_since_the_last_beat_is_told_once() -> None:
     h = Handler()
     for late_s in (0.010, 0.045, 0.002):
