@@ -163,6 +163,7 @@ class Machines:
             port=_PORT,
             replicas=self._plan.replicas,
             start_s=START_S,
+            durability="replicated" if self._plan.replicas else "fsynced",
             leadership=LeadershipConfig(rank=self._judges.index(process.name)),
             timing=Timing() if self._plan.watched else None,
         )

@@ -35,8 +35,11 @@ _SENTINEL_PORT = 26_379
 _MASTER = "store"
 _TIMES = {"wait_timeout_s": 0.1, "call_timeout_s": 2.0, "connect_timeout_s": 1.0}
 _POLL_S = 0.01
-_WATCHED_S = 3.0
+_WATCHED_S = 1.2
 """In which Sentinels have looked at every node."""
+
+_PLAIN = {"min-replicas-to-write": "0"}
+"""Of a store without replicas."""
 
 
 class Stores:
@@ -129,7 +132,9 @@ class Stores:
         """How much of the primary's stream each member of its in-sync set has; nothing is said of a store
         whose primary has changed, since there is more than one stream then.
         """
-        self.moved = self.moved or self.primary != self._names[0]
+        first = self._names[0]
+        promoted = (n.is_primary for name, n in self.nodes.items() if name != first)
+        self.moved = self.moved or self.primary != first or any(promoted)
         if self.moved:
             return {}
         names = self._members_of(self._names[0])
@@ -225,6 +230,8 @@ class Stores:
         follows = self._follows.setdefault(name, None if name == self._names[0] else first)
         disk = self._disks.setdefault(name, Disk())
         settings = EMBEDDED | changed | ({"appendfsync": "always"} if self._plan.synced else {})
+        if not self._plan.replicas:
+            settings |= _PLAIN
         node = StoreNode(disk, self._dice, settings=settings, primary=follows)
         await node.start(*self.address_of(name))
         self.nodes[name] = node
