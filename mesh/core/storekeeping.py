@@ -127,13 +127,17 @@ class Storekeeping:
             return primaries[0] if primaries else None
         self._be_alert()
         open_ones = [node for node in primaries if node.is_open and node.number >= self.known.life]
-        latest = max(open_ones, key=lambda node: node.number, default=None)
+        latest = max(open_ones, key=self._rank, default=None)
         named = next((node for node in primaries if node.name == seen.named_primary), None)
         # A life that is open is left for nobody before a majority has said so, nor for one that lacks
         # something: they name the old primary for a while after another one was promoted.
         if named is None or (latest is not None and self._missing(named, seen)):
             return latest
         return named
+
+    def _rank(self, node: NodeSeen) -> tuple[int, bool]:
+        """Of two openings of the same count the one that this leader knows was acknowledged."""
+        return count_of(node.number), node.number == self.known.life
 
     def _without(self, seen: StoreSeen, now: float) -> list[Effect]:
         self._be_alert()
@@ -351,14 +355,14 @@ class Storekeeping:
                 node=node.name,
                 run_id=node.run_id,
                 previous=life.number,
-                number=next_life(max(life.number, self.known.life), self._draw()),
+                number=next_life(max(life.number, self.known.life, self.known.tried), self._draw()),
                 token=max(life.token, self.known.token) + 1,
                 sync_set=InSyncSet(version + 1, members, marked, self._config.durability),
                 asked_at_us=asked_at_us,
                 max_age_us=max_age_us,
                 loss=loss,
             )
-            self.known = self.known._replace(set_version=version)
+            self.known = self.known._replace(set_version=version, tried=opening.number)
             if loss:
                 self._tell(effects, "loss_possible", {"store": node.name, "reason": loss})
         effects.append(opening)

@@ -461,3 +461,24 @@ def test_a_bid_takes_the_member_along_that_it_would_wait_for():
 def test_times_that_cannot_work_are_refused_with_both_values():
     with pytest.raises(ValueError, match=r"lag_s 0.3 must be above quick_s 0.4"):
         KeepingConfig(lag_s=0.3)
+
+
+# ------------------------------------------------------------------------------- two openings, one count
+
+
+def test_a_count_that_was_tried_is_not_tried_again():
+    leader = Leader()
+    again = primary(run_id="run-2", histories=frozenset({NEW}), keeps_all=True)
+    leader.sees(primary(), replica(B), replica(C))
+    assert only(Adopt, leader.sees(again, replica(B), replica(C), watchers=0)).number == EIGHTH
+    adopt = only(Adopt, leader.sees(promoted(), replica(C), watchers=0))
+    assert adopt.number == next_life(EIGHTH, DRAWN)
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+def test_another_opening_of_the_same_count_is_left_for_the_one_that_was_acknowledged(off):
+    mine = Life("run-b", EIGHTH, 10, 8, 4, InSyncSet(5, frozenset({C})), NEW)
+    other = replace(LIFE, number=EIGHTH + off, token=10)
+    leader = Leader(known=Known(EIGHTH, 10, 5, is_sure=True))
+    nodes = primary(life=other, links=()), promoted(life=mine, links=((C, 100),))
+    assert leader.keeps_seeing(*nodes, replica(C, follows=B), sentinels=[sentinel(1)]) == []
