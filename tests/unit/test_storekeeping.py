@@ -381,7 +381,7 @@ def test_an_old_primary_that_wakes_up_is_left_alone_though_sentinels_still_name_
 
 def test_an_opening_of_its_own_that_was_left_behind_is_no_other_leader_whatever_its_number():
     life = Life("run-b", EIGHTH, 10, 8, 4, InSyncSet(5, frozenset({C})), NEW)
-    behind = replace(life, run_id="run-a", number=EIGHTH + 1)
+    behind = replace(life, run_id="run-a", number=EIGHTH + 1, history=OLD)
     leader = Leader(known=Known(EIGHTH, 10, 5, is_sure=True))
     there = promoted(life=life, links=((C, 100),)), replica(C, follows=B)
     assert leader.sees(primary(links=(), life=behind), *there) == []
@@ -473,9 +473,6 @@ def test_times_that_cannot_work_are_refused_with_both_values():
         KeepingConfig(lag_s=0.3)
 
 
-# ------------------------------------------------------------------------------- two openings, one count
-
-
 def test_a_count_that_was_tried_is_not_tried_again():
     leader = Leader()
     again = primary(run_id="run-2", histories=frozenset({NEW}), keeps_all=True)
@@ -483,12 +480,3 @@ def test_a_count_that_was_tried_is_not_tried_again():
     assert only(Adopt, leader.sees(again, replica(B), replica(C), watchers=0)).number == EIGHTH
     adopt = only(Adopt, leader.sees(promoted(), replica(C), watchers=0))
     assert adopt.number == next_life(EIGHTH, DRAWN)
-
-
-@pytest.mark.parametrize("off", [-1, 1])
-def test_another_opening_of_the_same_count_is_left_for_the_one_that_was_acknowledged(off):
-    mine = Life("run-b", EIGHTH, 10, 8, 4, InSyncSet(5, frozenset({C})), NEW)
-    other = replace(LIFE, number=EIGHTH + off, token=10)
-    leader = Leader(known=Known(EIGHTH, 10, 5, is_sure=True))
-    nodes = primary(life=other, links=()), promoted(life=mine, links=((C, 100),))
-    assert leader.keeps_seeing(*nodes, replica(C, follows=B), sentinels=[sentinel(1)]) == []
