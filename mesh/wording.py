@@ -121,8 +121,12 @@ _WORDS: dict[str, Callable[[Event], str]] = {
         f"a write counts once {_value(e['members'])} have it, beside the primary (set {e['version']})"
     ),
     "loss_possible": lambda e: (
-        f"acknowledged writes may be missing in {_partitions(e)}: the store goes on at {e['store']}, "
-        f"though {e['reason']}"
+        f"acknowledged writes may be missing in {_partitions(e)}: "
+        + (
+            f"the store of life {e['life']} lacks what {e['handler']} had acknowledged before"
+            if "handler" in e
+            else f"the store goes on at {e['store']}, though {e['reason']}"
+        )
     ),
 }
 

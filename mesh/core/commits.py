@@ -156,7 +156,7 @@ class Commits:
             self._outbox.done(batch)
             for at in range(len(batch.changes)):
                 self._give_up(batch, at)
-            self._ownership.end()
+            self._end(reply.status)
             return True
         if reply.status is not StoreStatus.OK:
             # The life is closed, or the grant older than was shown: the store may have gone back in time, and
@@ -206,6 +206,12 @@ class Commits:
         self._refuse(history.reason, now, transient=True)
         return False
 
+    def _end(self, status: StoreStatus) -> None:
+        if status is StoreStatus.GAP:
+            self._ownership.lack()
+        else:
+            self._ownership.end()
+
     def next_first(self, lane: int) -> Batch | None:
         """What has to be sent before anything new, on that lane, which is free."""
         return self._history.next(lane, self._outbox.last_seq(lane))
@@ -220,7 +226,7 @@ class Commits:
             self._lease.failed(batch.renewal)
             return True
         if reply.status in _OVER:
-            self._ownership.end()
+            self._end(reply.status)
             return True
         if not reply.acknowledged:
             self._lease.failed(batch.renewal)

@@ -16,8 +16,9 @@ In the next life each lane's last number is asked for first, by a batch whose nu
 be anybody's next: the store refuses it and says which is the last. What comes behind that is sent again, one
 by one, and what is new waits until it is there: batches on their way, reads, releases. What the owner has
 lost since is sent as well, and the store takes it where its record says that it is held, under that very
-epoch: it is older than the loss. A number that is missing and not kept cannot be made good, and ends the
-grant, as everywhere.
+epoch: it is older than the loss. A number that is missing and not kept cannot be made good: that is reported
+as `loss_possible` and ends the grant. It is asked for in each life, whatever is kept: a store may have gone
+back that was said to keep all that it acknowledges.
 
 It is bounded. Once it is full a batch that a short set acknowledges counts for nothing: its callers wait as
 they do for a replica, and are refused after a while (mesh.core.writing).
@@ -25,6 +26,7 @@ they do for a replica, and are refused after a while (mesh.core.writing).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgpack
@@ -62,6 +64,7 @@ class History:
     """
 
     __slots__ = (
+        "_acknowledged",
         "_aside",
         "_at",
         "_kept",
@@ -86,6 +89,7 @@ class History:
         self.resent = 0
         self._limit_bytes = limit_bytes
         self._kept: list[_Kept] = []
+        self._acknowledged: Mapping[int, int] = {}
         self._aside: dict[int, Batch] = {}
         """By lane: those that were on their way when the life ended, and wait for what comes before them."""
         self._to_ask: set[int] = set()
@@ -133,13 +137,18 @@ class History:
 
     # ---------------------------------------------------------------------------------- the next life
 
-    def begin(self) -> None:
-        """A later life begins, of a primary that may lack anything of it."""
-        self._to_ask = {kept.lane for kept in self._kept}
+    def begin(self, acknowledged: Mapping[int, int]) -> None:
+        """A later life begins, of a primary that may lack anything.
+
+        Args:
+            acknowledged: by lane, the number that it has to have.
+        """
+        self._acknowledged = acknowledged
+        self._to_ask = set(acknowledged)
         self._last.clear()
         self._under_way.clear()
         self._at = self.resent = 0
-        self.is_behind = bool(self._kept)
+        self.is_behind = bool(acknowledged)
         self._look()
 
     def end(self) -> None:
@@ -147,7 +156,7 @@ class History:
         self._kept.clear()
         self.size = 0
         self.is_full = False
-        self.begin()
+        self.begin({})
 
     def waits(self, batch: Batch) -> bool:
         """Whether a batch that is about to be sent has to leave its lane to others; it comes back as `next`,
@@ -189,7 +198,7 @@ class History:
         """The store says what a lane's last number is. False: what follows it is not here."""
         del self._under_way[batch.lane]
         lacks = (kept.seq for kept in self._kept if kept.lane == batch.lane and kept.seq > last)
-        is_whole = batch.lane in self._to_ask and next(lacks, last + 1) == last + 1
+        is_whole = last >= self._acknowledged[batch.lane] or next(lacks, 0) == last + 1
         self._to_ask.discard(batch.lane)
         self._last[batch.lane] = last
         self._look()

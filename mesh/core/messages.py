@@ -198,6 +198,21 @@ class Dropped(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Missing(Message):
+    """The store lacks batches that it had acknowledged to a handler, which has them no more, either.
+
+    It ends: what it would write next does not follow on what is there.
+
+    Attributes:
+        partitions: how many it held.
+    """
+
+    nonce: bytes
+    life: int
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Beat(Message):
     """A handler's counts, once a second."""
 

@@ -146,6 +146,15 @@ class Outbox:
         self._in_flight[lane] = batch
         return batch
 
+    def acknowledged(self) -> dict[int, int]:
+        """By lane, the number of the last batch that is over, where there is one that must not be lost."""
+        over: dict[int, int] = {}
+        for lane, durability in enumerate(LANES):
+            seq = self._last_seq[lane] - (self._in_flight[lane] is not None)
+            if seq and durability != "async":
+                over[lane] = seq
+        return over
+
     def last_seq(self, lane: int) -> int:
         """The highest number that was given to a batch of that lane."""
         return self._last_seq[lane]

@@ -21,6 +21,7 @@ from mesh.core.messages import (
     Dropped,
     Grant,
     Message,
+    Missing,
     Release,
     Released,
     in_parts,
@@ -119,7 +120,7 @@ class Ownership:
         is_next_life = 0 < self.grant.life < message.life
         self.grant = GrantRef(self._nonce, message.life, message.version)
         if is_next_life:
-            self._history.begin()
+            self._history.begin(self._outbox.acknowledged())
         epochs = unpack_epochs(message.epochs)
         adopted: list[int] = []
         for partition in tenures.compare(epochs):
@@ -238,6 +239,12 @@ class Ownership:
             return []
         self._cache.forget(tenure)
         return self._calls.forget(tenure)
+
+    def lack(self) -> None:
+        """The store lacks what it had acknowledged here, and nobody has that any more."""
+        missing = Missing(self._nonce, self.grant.life, len(self._tenures))
+        self._messages.append(missing)
+        self.end()
 
     def end(self) -> None:
         """The grant is over, and with it all that is held."""

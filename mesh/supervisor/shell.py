@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from mesh.core import leadership as ls
@@ -29,6 +30,7 @@ from mesh.core.messages import (
     LeaderBeat,
     Leading,
     Message,
+    Missing,
     Register,
     Released,
     Stop,
@@ -285,6 +287,8 @@ class Supervisor:
                 self.links.beats[message.nonce] = message
                 self.watch.hear(conn, message)
                 step(sv.Beaten(message))
+            case Missing():
+                self._note("loss_possible", _of_missing(message, self.links.registered))
             case Pulse() | Echo() | Seen() | Probed() | Watches() | ClientSays():
                 self.watch.hear(conn, message)
             case Ask():
@@ -322,6 +326,12 @@ class Supervisor:
         """For the record, which the leader keeps: the others would say the same again."""
         if self.core is not None and not self._stopping:
             self.journal.record(kind, fields)
+
+
+def _of_missing(missing: Missing, registered: Mapping[bytes, Register]) -> dict[str, Any]:
+    register = registered.get(missing.nonce)
+    handler = register.id if register is not None else missing.nonce.hex()
+    return {"partitions": missing.partitions, "handler": handler, "life": missing.life}
 
 
 def _of_warden(here: WardenHere) -> tuple[str, dict[str, Any]]:

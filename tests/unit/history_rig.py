@@ -52,16 +52,3 @@ def owner_of_all(leader: Leader, config: HandlingConfig = SHORT, **options: Any)
 
 def tell(leader: Leader, handler: Handler) -> None:
     handler.core.on_grant(leader.grant(handler.nonce), handler.now)
-
-
-def catch_up(handler: Handler) -> list[tuple[int, int]]:
-    """Send what comes first, lane by lane; lanes and numbers of what was written again."""
-    sent = []
-    while handler.core.comes_first:
-        batches = [b for lane in range(4) if (b := handler.core.next_first(lane)) is not None]
-        assert batches, "something comes first, and no lane has it"
-        for batch in batches:
-            assert handler.deliver(batch)
-            if batch.entries:
-                sent.append((batch.lane, batch.seq))
-    return sent

@@ -13,6 +13,7 @@ from mesh.codec import unpack
 from mesh.core.epochs import NOT_HELD, next_epoch, pack_epochs
 from mesh.core.handling import HandlerCore, HandlingConfig
 from mesh.core.keyspace import partition_of
+from mesh.core.lanes import LANES
 from mesh.core.messages import Grant, Message, Release
 from mesh.core.outbox import Batch
 from mesh.core.records import Move, Moves, OpenLife, Takeover, TakeoverReply
@@ -260,8 +261,21 @@ class Handler:
             return False
         return self.core.on_commit(batch, reply, self.now)
 
+    def catch_up(self) -> list[tuple[int, int]]:
+        """Send what comes first in a new life; lanes and numbers of what was written again."""
+        sent = []
+        while self.core.comes_first:
+            batches = [b for lane in range(len(LANES)) if (b := self.core.next_first(lane))]
+            assert batches, "something comes first, and no lane has it"
+            for batch in batches:
+                assert self.deliver(batch)
+                if batch.entries:
+                    sent.append((batch.lane, batch.seq))
+        return sent
+
     def flush(self) -> None:
         """Load and commit until nothing is left to do."""
+        self.catch_up()
         for _ in range(1000):
             loaded = self.load()
             batch = self.send()

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from unit.history_rig import SHORT, catch_up, complete, copied, owner_of_all, promote, tell
+from unit.history_rig import SHORT, complete, copied, owner_of_all, promote, tell
 from unit.rigs import KEYS, PARTITIONS, Account, Answer, Handler
 
 import mesh
-from mesh.core.messages import Released
+from mesh.core.handling_config import HandlingConfig
+from mesh.core.messages import Missing, Released
 from mesh.core.wire import Status
 from mesh.core.writing import PATIENCE_S
 
@@ -30,6 +31,18 @@ def deposit(owner, key, amount, lane=0):
     return caller.answer
 
 
+def is_lost(owner, leader, behind):
+    """Whether it has to give up, and says so, when that copy is promoted."""
+    promote(leader, behind)
+    tell(leader, owner)
+    owner.messages()
+    assert owner.deliver(owner.core.next_first(0))
+    if not owner.core.revoked:
+        return False
+    assert owner.messages() == [Missing(owner.nonce, leader.life, PARTITIONS)]
+    return True
+
+
 def stored(leader, *keys):
     """What a process reads that takes everything over."""
     heir = Handler(leader.server, b"h-2", SHORT)
@@ -49,7 +62,7 @@ def test_what_only_lost_nodes_had_is_sent_again_and_there_for_whoever_comes_next
     promote(leader, behind)
     tell(leader, owner)
     assert owner.core.is_behind
-    assert catch_up(owner) == [(0, 2), (0, 3), (0, 4)]
+    assert owner.catch_up() == [(0, 2), (0, 3), (0, 4)]
     assert owner.core.resent == 3
     assert deposit(owner, K, 1) == ok(8)
     assert stored(leader, K, L) == [8, 3]
@@ -60,7 +73,7 @@ def test_a_call_that_only_lost_nodes_had_a_record_of_is_not_carried_out_again(ow
     deposit(owner, K, 2)
     promote(leader, behind)
     tell(leader, owner)
-    catch_up(owner)
+    owner.catch_up()
     assert stored(leader, K) == [2]
     heir = Handler(leader.server, b"h-3", SHORT)
     leader.takeover(dict.fromkeys(range(PARTITIONS), b"h-3"), enroll=[b"h-3"], revoke=[b"h-2"])
@@ -76,20 +89,20 @@ def test_a_primary_that_has_everything_is_asked_and_sent_nothing(owner, leader):
     promote(leader, copied(leader.server))
     tell(leader, owner)
     assert owner.core.comes_first
-    assert catch_up(owner) == []
+    assert owner.catch_up() == []
     assert (owner.core.resent, owner.core.is_behind) == (0, False)
 
 
 def test_a_complete_set_leaves_nothing_to_be_kept(leader):
     owner = owner_of_all(leader, replace(SHORT, replicas=2))
+    behind = copied(leader.server)
     deposit(owner, K, 1)
-    promote(leader, copied(leader.server))
-    tell(leader, owner)
-    assert not owner.core.comes_first
+    assert is_lost(owner, leader, behind)
 
 
 @pytest.mark.parametrize("by", ["a batch", "a renewal"])
 def test_what_is_kept_is_over_once_a_complete_set_has_acknowledged_something(owner, leader, by):
+    behind = copied(leader.server)
     deposit(owner, K, 1)
     complete(leader)
     if by == "a batch":
@@ -98,9 +111,7 @@ def test_what_is_kept_is_over_once_a_complete_set_has_acknowledged_something(own
         renewal, grant = owner.core.renew(owner.now), owner.core.grant
         reply = owner.store.commit_at_once(0, grant, 0, renewal, ())
         owner.core.on_renewed(renewal, grant, reply, owner.now)
-    promote(leader, copied(leader.server))
-    tell(leader, owner)
-    assert not owner.core.comes_first
+    assert is_lost(owner, leader, behind)
 
 
 def test_it_is_kept_until_the_larger_set_has_acknowledged_something(owner, leader):
@@ -109,7 +120,7 @@ def test_it_is_kept_until_the_larger_set_has_acknowledged_something(owner, leade
     complete(leader)
     promote(leader, behind)
     tell(leader, owner)
-    assert catch_up(owner) == [(0, 1)]
+    assert owner.catch_up() == [(0, 1)]
 
 
 def test_it_is_kept_over_lives_for_as_long_as_the_set_is_short(owner, leader):
@@ -118,7 +129,7 @@ def test_it_is_kept_over_lives_for_as_long_as_the_set_is_short(owner, leader):
         deposit(owner, K, 1)
         promote(leader, behind)
         tell(leader, owner)
-        assert catch_up(owner) == [(0, seq) for seq in range(1, life + 1)]
+        assert owner.catch_up() == [(0, seq) for seq in range(1, life + 1)]
     assert stored(leader, K) == [3]
 
 
@@ -129,7 +140,7 @@ def test_two_lanes_are_sent_in_the_order_in_which_they_were_acknowledged(owner, 
         deposit(owner, K, amount, lane)
     promote(leader, behind)
     tell(leader, owner)
-    assert catch_up(owner) == [(0, 1), (1, 1), (1, 2), (0, 2)]
+    assert owner.catch_up() == [(0, 1), (1, 1), (1, 2), (0, 2)]
     assert stored(leader, K) == [15]
 
 
@@ -143,7 +154,7 @@ def test_while_it_is_sent_nothing_is_read_and_nothing_released(owner, leader):
     owner.core.on_release(leader.release(0))
     owner.core.settle(owner.now)
     assert not [m for m in owner.messages() if isinstance(m, Released)]
-    catch_up(owner)
+    owner.catch_up()
     owner.core.settle(owner.now)
     assert [m for m in owner.messages() if isinstance(m, Released)]
 
@@ -157,7 +168,7 @@ def test_a_key_that_is_not_in_memory_is_read_once_it_is_there_again(leader):
     tell(leader, owner)
     reader = owner.call("Account.read", K)
     assert (owner.core.has_wants, owner.load(), reader.answer) == (False, 0, None)
-    catch_up(owner)
+    owner.catch_up()
     assert owner.core.has_wants
     owner.load()
     assert reader.answer == ok(7)
@@ -172,7 +183,7 @@ def test_a_batch_that_was_on_its_way_waits_until_what_came_before_it_is_there(ow
     promote(leader, behind)
     tell(leader, owner)
     assert owner.core.waits(flying)
-    assert catch_up(owner) == [(1, 1), (0, 1)]
+    assert owner.catch_up() == [(1, 1), (0, 1)]
     assert caller.answer == ok(3)
     assert stored(leader, K) == [3]
 
@@ -188,7 +199,7 @@ def test_another_life_in_the_middle_begins_it_anew(owner, leader):
     promote(leader, behind)
     tell(leader, owner)
     assert owner.core.waits(half), "it is of the life that is over"
-    assert catch_up(owner) == [(0, 1), (0, 2)]
+    assert owner.catch_up() == [(0, 1), (0, 2)]
 
 
 def test_the_last_word_of_a_primary_that_was_left_is_not_taken_for_an_acknowledgement(
@@ -219,7 +230,7 @@ def test_what_went_to_another_meanwhile_is_refused_by_its_epoch_and_the_rest_is_
     promote(leader, behind)
     leader.takeover({0: b"h-2"}, enroll=[b"h-2"])
     tell(leader, owner)
-    assert catch_up(owner) == [(0, 1)]
+    assert owner.catch_up() == [(0, 1)]
     assert deposit(owner, L, 1) == ok(2)
     assert leader.server.partitions.get(0, {}) == {}
 
@@ -233,7 +244,7 @@ def test_what_its_owner_had_given_up_since_is_written_where_nobody_has_it_yet(ow
     leader.enrolled, leader.owners = {b"h-1": None}, owners
     promote(leader, behind)
     tell(leader, owner)
-    assert catch_up(owner) == [(0, 1)]
+    assert owner.catch_up() == [(0, 1)]
     assert stored(leader, K) == [3]
 
 
@@ -245,19 +256,15 @@ def test_a_number_that_is_missing_and_was_not_kept_ends_the_grant(leader):
     promote(leader, copied(leader.server))
     tell(leader, owner)
     deposit(owner, K, 1)
-    promote(leader, behind)
-    tell(leader, owner)
-    assert owner.deliver(owner.core.next_first(0))
-    assert owner.core.revoked
+    assert is_lost(owner, leader, behind)
     assert not owner.core.comes_first
 
 
 def test_without_a_limit_of_bytes_nothing_is_kept(leader):
     owner = owner_of_all(leader, replace(SHORT, history_bytes=0))
+    behind = copied(leader.server)
     deposit(owner, K, 1)
-    promote(leader, copied(leader.server))
-    tell(leader, owner)
-    assert not owner.core.comes_first
+    assert is_lost(owner, leader, behind)
 
 
 # -------------------------------------------------------------------------------------- when it is full
@@ -339,10 +346,24 @@ def test_async_writes_are_not_kept_and_keep_nothing_else_from_being_sent_again(l
     deposit(owner, K, 5)
     promote(leader, behind)
     tell(leader, owner)
-    assert catch_up(owner) == [(0, 1)]
+    assert owner.catch_up() == [(0, 1)]
     reader = owner.call("Account.read", K)
     owner.load()
     assert reader.answer == ok(5)
+
+
+def test_what_a_store_lacks_that_was_said_to_keep_everything_is_told_before_anything_else(leader):
+    """F19: it has gone back, behind an address that stays the same. Nobody need write to find out."""
+    owner = owner_of_all(leader, HandlingConfig())
+    behind = copied(leader.server)
+    deposit(owner, K, 1, lane=1)
+    promote(leader, behind)
+    tell(leader, owner)
+    owner.messages()
+    assert owner.core.next_first(0) is None, "nothing was acknowledged there"
+    assert owner.deliver(owner.core.next_first(1))
+    assert owner.core.revoked
+    assert owner.messages() == [Missing(owner.nonce, leader.life, PARTITIONS)]
 
 
 def test_a_gap_outside_of_a_new_life_ends_the_grant_as_ever(owner, leader):
@@ -350,5 +371,7 @@ def test_a_gap_outside_of_a_new_life_ends_the_grant_as_ever(owner, leader):
     owner.call("Account.deposit", K, 1)
     batch = owner.send()
     batch.seq += 1
+    owner.messages()
     assert owner.deliver(batch)
     assert owner.core.revoked
+    assert owner.messages() == [Missing(owner.nonce, leader.life, PARTITIONS)]

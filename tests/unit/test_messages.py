@@ -20,6 +20,7 @@ ALL = [
     m.Release(5, [(1, 0x10001)]),
     m.Released(N, 5, [(1, 0x10001)], [(2, 0x10001)]),
     m.Dropped(N, [(1, 0x10001)]),
+    m.Missing(N, 2, 7),
     m.Beat(N, 3, 1, 2, 3, 4, 5),
     m.Stop(5),
     m.Goodbye((1 << 64) - 1),

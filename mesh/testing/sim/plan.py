@@ -94,7 +94,8 @@ class Plan:
 
     Attributes:
         seed: of everything else that is drawn: delays, identities.
-        handlers, clients, replicas, supervisors: how many there are.
+        handlers, clients, replicas, supervisors: how many there are; without replicas a write counts once it
+            is on the primary's disk.
         sentinels: how many watch the store; 0: nobody does, and its primary stays what it is.
         down_after_s: of a silence after which a Sentinel takes a node for dead.
         length_s: of the load; faults begin within it.
