@@ -381,7 +381,7 @@ def test_an_old_primary_that_wakes_up_is_left_alone_though_sentinels_still_name_
 
 def test_an_opening_of_its_own_that_was_left_behind_is_no_other_leader_whatever_its_number():
     life = Life("run-b", EIGHTH, 10, 8, 4, InSyncSet(5, frozenset({C})), NEW)
-    behind = replace(life, run_id="run-a", number=EIGHTH + 1)
+    behind = replace(life, run_id="run-a", number=EIGHTH + 1, history=OLD)
     leader = Leader(known=Known(EIGHTH, 10, 5, is_sure=True))
     there = promoted(life=life, links=((C, 100),)), replica(C, follows=B)
     assert leader.sees(primary(links=(), life=behind), *there) == []
