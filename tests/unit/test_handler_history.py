@@ -188,6 +188,18 @@ def test_a_batch_that_was_on_its_way_waits_until_what_came_before_it_is_there(ow
     assert stored(leader, K) == [3]
 
 
+def test_a_store_that_has_refused_to_say_what_it_has_takes_new_commands_once_it_does(owner, leader):
+    deposit(owner, K, 1)
+    promote(leader, copied(leader.server))
+    tell(leader, owner)
+    asked = owner.core.next_first(0)
+    for _ in range(2):
+        owner.core.on_refused(asked, "too few replicas follow", owner.now, transient=True)
+        owner.now += PATIENCE_S
+    assert owner.deliver(asked)
+    assert deposit(owner, K, 1) == ok(2)
+
+
 def test_another_life_in_the_middle_begins_it_anew(owner, leader):
     behind = copied(leader.server)
     deposit(owner, K, 1)
