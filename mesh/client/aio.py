@@ -24,7 +24,8 @@ from mesh.client.keys import Paging
 from mesh.client.links import Links
 from mesh.client.prepared import DEFAULT_TIMEOUT_S, Prepared, prepare, prepare_listing
 from mesh.client.stats import ClientStats, Tally
-from mesh.core.calling import Call, ClientCore, Result
+from mesh.core.call import Call, Result
+from mesh.core.calling import ClientCore
 from mesh.core.keyspace import partition_of
 from mesh.core.messages import Goodbye, Hello
 from mesh.core.payload import Meta

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from mesh.client.outcome import Outcome
 from mesh.codec import PLAIN_CODEC, Codec
-from mesh.core.calling import DEFAULT_PRIORITY, Result
+from mesh.core.call import Result
+from mesh.core.calling import DEFAULT_PRIORITY
 from mesh.core.keyspace import key_bytes
 from mesh.core.payload import NO_META, Meta, check_idempotency_key, pack_call
 from mesh.core.wire import Status

@@ -33,7 +33,7 @@ from mesh.client.keys import Paging
 from mesh.client.loop_thread import LoopThread
 from mesh.client.prepared import DEFAULT_TIMEOUT_S, Prepared
 from mesh.client.stats import ClientStats
-from mesh.core.calling import Call, Result
+from mesh.core.call import Call, Result
 from mesh.core.payload import Meta
 from mesh.core.table import Table
 from mesh.entities import MethodRef

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from mesh.core.call import Call, Result
 from mesh.core.impressions import WINDOW_S, Impressions
 from mesh.core.messages import Complaints
+from mesh.core.routes import Routes
 from mesh.core.table import HandlerRow, Owner, Table
 from mesh.core.unsettled import Unsettled
-from mesh.core.verdicts import verdict
+from mesh.core.verdicts import broken_off, poison, too_late, verdict
 from mesh.core.wire import (
     MAX_DEATHS_SAID,
     MAX_MS,
@@ -29,7 +31,6 @@ from mesh.core.wire import (
     Status,
     pack_request,
 )
-from mesh.errors import DeadlineExceeded, MeshError, OutcomeUnknown, Unavailable
 
 MAX_DEATHS = 2
 _OK: int = Status.OK  # an enum's member takes 80 ns to look up
@@ -37,8 +38,6 @@ _ENTITY_ERROR: int = Status.ENTITY_ERROR
 _TAKEN_UP: int = Status.TAKEN_UP
 DEFAULT_PRIORITY = 128
 """In the middle of 0 to 255, so that there is room on both sides."""
-_NOBODY: frozenset[bytes] = frozenset()
-_BACKOFF_S = 0.002
 _SLACK = 256
 _MAX_BACKOFF_S = 0.05
 
@@ -59,78 +58,6 @@ class Ports(Protocol):
         ...
 
 
-class Result(NamedTuple):
-    """How a call ended: a reply's payload, or an error and the handler's status that says so."""
-
-    payload: bytes = b""
-    error: MeshError | None = None
-    status: int = Status.OK
-
-
-class Call:
-    """One call, through all its attempts."""
-
-    __slots__ = (
-        "attempt",
-        "backoff",
-        "conn",
-        "counter",
-        "deadline",
-        "deaths",
-        "done",
-        "epoch",
-        "idempotency_key",
-        "maybe",
-        "partition",
-        "payload",
-        "priority",
-        "sent",
-        "settled",
-        "slept",
-        "started",
-        "suspects",
-        "taken_up",
-    )
-
-    def __init__(
-        self,
-        counter: int,
-        partition: int,
-        payload: bytes,
-        started: float,
-        deadline: float,
-        done: Callable[[Result], None],
-        priority: int,
-        idempotency_key: str | None,
-    ) -> None:
-        self.counter = counter
-        self.partition = partition
-        self.payload = payload
-        self.started = started
-        self.deadline = deadline
-        self.done = done
-        self.priority = priority
-        self.idempotency_key = idempotency_key
-        self.attempt = 0
-        self.epoch: int | None = None
-        """That the last attempt was sent for."""
-        self.sent = started
-        """When its first attempt was sent."""
-        self.slept = 0.0
-        """Seconds since then that the clock does not count."""
-        self.backoff = _BACKOFF_S
-        self.conn: bytes | None = None
-        self.maybe = False
-        """An attempt was sent whose fate is not known."""
-        self.suspects = _NOBODY
-        """Processes whose connection broke with this call in flight, and which may have begun it."""
-        self.deaths = 0
-        """As the last attempt named them: how many others than the one that it was sent to."""
-        self.taken_up = False
-        """Whoever got the last attempt said so."""
-        self.settled = False
-
-
 class ClientCore:
     """One client session.
 
@@ -141,13 +68,13 @@ class ClientCore:
 
     def __init__(self, session: int, ports: Ports) -> None:
         self.session = session
-        self.table: Table | None = None
+        self._routes = Routes()
+        self._route = self._routes.of
         self._ports = ports
         self._calls: dict[int, Call] = {}
         self._unsettled = Unsettled(self._calls)
         self._impressions = Impressions()
         self._next = 1
-        self._overrides: dict[int, Owner] = {}
         self._up: set[bytes] = set()
         self._in_flight: dict[bytes, dict[int, Call]] = {}
         self._parked: dict[int, Call] = {}
@@ -252,21 +179,19 @@ class ClientCore:
 
     # --------------------------------------------------------------- routes
 
+    @property
+    def table(self) -> Table | None:
+        """The newest that has arrived."""
+        return self._routes.table
+
     def on_table(self, table: Table, now: float) -> None:
         """A table arrived; older ones are ignored."""
         if self.table is not None and table.version <= self.table.version:
             return
-        rows = [*(self.table.handlers if self.table else ())]
-        rows += [owner.handler for owner in self._overrides.values()]
-        known = dict.fromkeys(row.nonce for row in rows)
-        self.table = table
-        self._overrides = {
-            p: owner for p, owner in self._overrides.items() if owner.epoch > table.epochs[p]
-        }
+        parted = self._routes.renew(table)
         for row in table.handlers:
             self._ports.connect(row)
-        for nonce in known:
-            self._part_from(nonce, now)
+        self._part_from(parted, now)
         self._dispatch_parked(now)
 
     def on_up(self, nonce: bytes, now: float) -> None:
@@ -290,37 +215,20 @@ class ClientCore:
 
     def owner(self, partition: int) -> Owner | None:
         """Who owns the partition, as far as this client knows."""
-        route = self._route(partition)
-        return None if route is None else Owner(*route)
-
-    def _route(self, partition: int) -> tuple[HandlerRow, int] | None:
-        """The same as a plain tuple: making an Owner takes 0.4 µs, and each call comes by here."""
-        override = self._overrides.get(partition) if self._overrides else None
-        if override is not None:
-            return override
-        table = self.table
-        if table is None:
-            return None
-        return table.handlers[table.owners[partition]], table.epochs[partition]
+        return self._routes.owner(partition)
 
     def _learn(self, redirect: Redirect, call: Call, now: float) -> None:
-        known = self.owner(redirect.partition)
+        known = self._routes.owner(redirect.partition)
         if known is not None and redirect.epoch <= known.epoch:
             # The sender knows less than we do, or as much: the owner is about to hear of it.
             self._again_later(call, now)
             return
-        row = HandlerRow(redirect.id, redirect.nonce, redirect.host, redirect.port)
-        replaced = self._overrides.get(redirect.partition)
-        self._overrides[redirect.partition] = Owner(row, redirect.epoch)
-        if replaced is not None:
-            self._part_from(replaced.handler.nonce, now)
+        self._part_from(self._routes.learn(redirect), now)
         self._dispatch(call, now)
 
-    def _part_from(self, nonce: bytes, now: float) -> None:
+    def _part_from(self, nonces: list[bytes], now: float) -> None:
         """No connection is kept to a process that no table and no redirect names any more."""
-        if self.table is not None and self.table.row(nonce) is not None:
-            return
-        if all(owner.handler.nonce != nonce for owner in self._overrides.values()):
+        for nonce in nonces:
             self._ports.disconnect(nonce)
             self.on_down(nonce, now)
 
@@ -332,10 +240,8 @@ class ClientCore:
             self._send(call, now)
         except Exception as error:  # noqa: BLE001 - whatever it is, the calls behind this one go on
             if not call.settled:
-                unknown = call.maybe or call.conn is not None
-                cls = OutcomeUnknown if unknown else Unavailable
                 reason = f"the call could not be sent: {error!r:.200}"
-                self._end(call, Result(error=cls(reason, **self._known(call))))
+                self._end(call, Result(error=broken_off(call, reason, self._known(call))))
 
     def _send(self, call: Call, now: float) -> None:
         partition = call.partition
@@ -357,7 +263,7 @@ class ClientCore:
             call.slept = 0.0
         if call.suspects:
             if self._may_be_poison(call, nonce):
-                self._end(call, Result(error=self._poison(call)))
+                self._end(call, Result(error=poison(call, self._known(call))))
                 return
             call.deaths = min(MAX_DEATHS_SAID, len(call.suspects - {nonce}))
             call.taken_up = False
@@ -418,7 +324,8 @@ class ClientCore:
             if call.deadline <= now:
                 if call.conn is not None:
                     self._impressions.unanswered(call.conn, call.partition, now - call.sent)
-                self._end(call, Result(error=self._too_late(call)))
+                error = too_late(call, self.owner(call.partition), self._known(call))
+                self._end(call, Result(error=error))
             elif call.conn is None and counter not in self._parked:
                 self._dispatch(call, now)
 
@@ -457,9 +364,7 @@ class ClientCore:
     def close(self, reason: str) -> None:
         """End every call."""
         for call in list(self._calls.values()):
-            unknown = call.maybe or call.conn is not None
-            cls = OutcomeUnknown if unknown else Unavailable
-            self._end(call, Result(error=cls(reason, **self._known(call))))
+            self._end(call, Result(error=broken_off(call, reason, self._known(call))))
 
     @property
     def is_answered(self) -> bool:
@@ -469,26 +374,6 @@ class ClientCore:
     def calls(self) -> Iterator[Call]:
         """The calls that have not ended."""
         return iter(self._calls.values())
-
-    def _too_late(self, call: Call) -> MeshError:
-        owner = self.owner(call.partition)
-        known = self._known(call)
-        span = f"within {call.deadline - call.started:.3g} s ({call.attempt} attempts)"
-        if call.maybe or call.conn is not None:
-            return OutcomeUnknown(f"no verdict {span}; the call may have been executed", **known)
-        where = f"its owner {owner.handler.address}" if owner else "any endpoint"
-        return DeadlineExceeded(
-            f"not executed {span}: partition {call.partition} had no owner that took it; "
-            f"last tried {where}",
-            **known,
-        )
-
-    def _poison(self, call: Call) -> MeshError:
-        return OutcomeUnknown(
-            f"in flight on {len(call.suspects)} handler processes that died; not sent to another, "
-            f"since it may be the cause",
-            **self._known(call),
-        )
 
     def _settle(self, call: Call) -> None:
         call.settled = True

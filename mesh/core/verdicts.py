@@ -1,5 +1,5 @@
-"""What a handler's answer means to the caller: one error of the tree for each status, with all that is known
-of it.
+"""How calls end badly: one error of the tree for each status that a handler answers with, and for each way to
+end without an answer. Each bears all that is known, and says whether the call may have been executed.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from typing import Any
 
 import msgpack
 
+from mesh.core.call import Call
+from mesh.core.table import Owner
 from mesh.core.wire import Status
 from mesh.errors import (
     BadRequest,
+    DeadlineExceeded,
     EntityError,
     IdempotencyConflict,
     MeshError,
@@ -72,3 +75,31 @@ _SURE: dict[int, type[MeshError]] = {
     Status.BAD_REQUEST: BadRequest,
     Status.CONFLICT: IdempotencyConflict,
 }
+
+
+def too_late(call: Call, owner: Owner | None, known: dict[str, Any]) -> MeshError:
+    """What a call ends in whose time is out."""
+    span = f"within {call.deadline - call.started:.3g} s ({call.attempt} attempts)"
+    if call.maybe or call.conn is not None:
+        return OutcomeUnknown(f"no verdict {span}; the call may have been executed", **known)
+    where = f"its owner {owner.handler.address}" if owner else "any endpoint"
+    return DeadlineExceeded(
+        f"not executed {span}: partition {call.partition} had no owner that took it; "
+        f"last tried {where}",
+        **known,
+    )
+
+
+def poison(call: Call, known: dict[str, Any]) -> MeshError:
+    """What a call ends in that may be what kills handlers."""
+    return OutcomeUnknown(
+        f"in flight on {len(call.suspects)} handler processes that died; not sent to another, "
+        f"since it may be the cause",
+        **known,
+    )
+
+
+def broken_off(call: Call, reason: str, known: dict[str, Any]) -> MeshError:
+    """What a call ends in that this side gives up."""
+    unknown = call.maybe or call.conn is not None
+    return (OutcomeUnknown if unknown else Unavailable)(reason, **known)

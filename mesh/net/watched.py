@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from mesh.core.calling import Call, Result
+from mesh.core.call import Call, Result
 from mesh.core.outbox import Batch
 from mesh.core.tenure import Conn
 from mesh.core.wire import Request, Status, unpack_reply

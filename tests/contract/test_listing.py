@@ -51,7 +51,7 @@ class Lister:
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("limit", [3, 50])
+@pytest.mark.parametrize("limit", [10, 50])
 async def test_keys_that_stay_are_all_listed_while_the_hash_grows_and_shrinks(mesh, limit, seed):
     await mesh.open()
     lister = Lister(mesh, await mesh.join(P))

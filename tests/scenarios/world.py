@@ -8,7 +8,8 @@ from typing import Any
 import msgpack
 from unit.rigs import PARTITIONS, Handler, Leader
 
-from mesh.core.calling import Call, ClientCore, Result
+from mesh.core.call import Call, Result
+from mesh.core.calling import ClientCore
 from mesh.core.keyspace import partition_of
 from mesh.core.outbox import Batch
 from mesh.core.table import HandlerRow

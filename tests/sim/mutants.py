@@ -285,7 +285,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "unknown while in flight": mutant(
         (
-            "mesh.core.calling:ClientCore._too_late",
+            "mesh.core.verdicts:too_late",
             "if call.maybe or call.conn is not None:",
             "if call.maybe:",
         )

@@ -7,7 +7,8 @@ from typing import Any
 import msgpack
 from unit.rigs import row
 
-from mesh.core.calling import Call, ClientCore, Result
+from mesh.core.call import Call, Result
+from mesh.core.calling import ClientCore
 from mesh.core.epochs import epoch_of
 from mesh.core.messages import Message, unpack_message
 from mesh.core.table import HandlerRow, Table, TableVersion

@@ -3,7 +3,8 @@
 import pytest
 from unit.client_rig import A, B, C, Client, epoch
 
-from mesh.core.calling import DEFAULT_PRIORITY, Call
+from mesh.core.call import Call
+from mesh.core.calling import DEFAULT_PRIORITY
 from mesh.core.wire import Status
 
 

@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from mesh import observe
-from mesh.core.calling import Call, Result
+from mesh.core.call import Call, Result
 from mesh.core.outbox import Batch
 from mesh.core.wire import Request, Status, pack_reply
 from mesh.errors import DeadlineExceeded, EntityError

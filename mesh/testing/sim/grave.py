@@ -210,5 +210,5 @@ OF_SUPERVISORS = frozenset((*_OF_SUPERVISORS, "cut in two"))
 """Those that are about several supervisors."""
 OF_STORE = frozenset(_OF_STORE)
 """Those that are about a store with Sentinels."""
-HANDLED: tuple[str, ...] = (*_OF_HANDLERS, *_OF_SUPERVISORS)
-"""Those that plans have unless they say otherwise: of which thousands of seeds are clean."""
+HANDLED = tuple(kind for kind in GRAVE if kind != "primary goes back")
+"""Those that plans have unless they say otherwise: of which hundreds of seeds are clean."""

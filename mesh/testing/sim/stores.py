@@ -35,7 +35,7 @@ _SENTINEL_PORT = 26_379
 _MASTER = "store"
 _TIMES = {"wait_timeout_s": 0.1, "call_timeout_s": 2.0, "connect_timeout_s": 1.0}
 _POLL_S = 0.01
-_WATCHED_S = 3.0
+_WATCHED_S = 1.2
 """In which Sentinels have looked at every node."""
 
 _PLAIN = {"min-replicas-to-write": "0"}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from mesh.client.aio import AsyncClient
-from mesh.core.calling import Call
+from mesh.core.call import Call
 from mesh.core.epochs import NOT_HELD, unpack_epochs
 from mesh.core.lanes import LANES
 from mesh.core.messages import Beat, Grant, Message
