@@ -244,7 +244,7 @@ class TaskHeart:
         self._supervisors = supervisors
         self._hello = hello
         self._beat_s = beat_s
-        self._links: dict[str, Connection] = {}
+        self._links: dict[Connection, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
@@ -260,7 +260,7 @@ class TaskHeart:
         """See Heart."""
         for task in self._tasks:
             task.cancel()
-        for conn in list(self._links.values()):
+        for conn in list(self._links):
             conn.close()
 
     def on_frames(self, conn: Connection, frames: list[tuple[int, bytes]]) -> None:
@@ -268,21 +268,22 @@ class TaskHeart:
 
     def on_closed(self, conn: Connection, reason: str) -> None:
         """See Receiver."""
-        for address, link in list(self._links.items()):
-            if link is conn:
-                del self._links[address]
+        if (over := self._links.pop(conn, None)) is not None:
+            over.set()
 
     async def _run(self) -> None:
         while True:
             self._vitals.turned(0.0)  # or it would not be here
             frame = self._vitals.beat(None, 0.0).frame()
-            for conn in self._links.values():
+            for conn in self._links:
                 conn.send(frame)
             await asyncio.sleep(self._beat_s)
 
     async def _keep_link(self, address: str) -> None:
         while True:
-            if address not in self._links:
-                with contextlib.suppress(MeshError):
-                    self._links[address], _ = await dial(address, self, self._hello)
+            with contextlib.suppress(MeshError):
+                conn, _ = await dial(address, self, self._hello)
+                if not conn.is_closed:
+                    over = self._links[conn] = asyncio.Event()
+                    await over.wait()
             await asyncio.sleep(_RETRY_S)

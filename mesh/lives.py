@@ -244,7 +244,15 @@ class Lives:
         )
         sync_set = InSyncSet(version + 1, members, frozenset(), c.durability)
         following = next_life(number, new_draw())
-        return OpenLife(new_operation(), number, following, token + 1, c.partitions, sync_set)
+        return OpenLife(
+            new_operation(),
+            number,
+            following,
+            token + 1,
+            c.partitions,
+            sync_set,
+            run_id=recorded.run_id,
+        )
 
     def _too_few(self, links: tuple[str, ...]) -> str:
         asked, attached = max(1, self._config.replicas), len(set(links))
@@ -393,6 +401,7 @@ class _Work:
                 effect.sync_set,
                 effect.asked_at_us,
                 effect.max_age_us,
+                effect.run_id,
             )
             self._opening = effect, call
         _, call = self._opening

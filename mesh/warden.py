@@ -98,7 +98,8 @@ class Warden:
         self._nonce = new_nonce()
         self._loop = asyncio.get_running_loop()
         self._receiver = watch(self._on_watch, self._on_exit)
-        self._links: dict[str, Connection] = {}
+        self._links: dict[Connection, asyncio.Event] = {}
+        """To the supervisors; each with what is set when it is over."""
         self._names: dict[bytes, str] = {}
         """Of the handlers that the watched processes are, by nonce."""
         self._exits: dict[bytes, float] = {}
@@ -125,7 +126,7 @@ class Warden:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._receiver.close()
-        for conn in self._links.values():
+        for conn in list(self._links):
             conn.close()
         self.ended.set()
 
@@ -139,7 +140,7 @@ class Warden:
         self._tell_all(self._exited(nonce))
 
     def _tell_all(self, message: Message) -> None:
-        for conn in self._links.values():
+        for conn in self._links:
             conn.send(message.frame())
             conn.flush()
 
@@ -210,23 +211,27 @@ class Warden:
 
     def on_closed(self, conn: Connection, reason: str) -> None:
         """See Receiver."""
-        for address, link in list(self._links.items()):
-            if link is conn:
-                del self._links[address]
+        if (over := self._links.pop(conn, None)) is not None:
+            over.set()
 
     async def _keep_link(self, address: str) -> None:
         while True:
-            if address not in self._links:
-                try:
-                    hello = Hello(self._mesh, "warden", self._token, self._nonce)
-                    conn, _ = await dial(address, self, hello)
-                except MeshError as error:
-                    log.debug("no supervisor at %s: %s", address, error)
-                else:
-                    self._links[address] = conn
-                    here = WardenHere(self.id, self._node, process_id(), self._receiver.watching)
-                    conn.send(here.frame())
-                    # A supervisor that was away while someone died has to hear of it.
-                    for nonce in self._exits:
-                        conn.send(self._exited(nonce).frame())
+            try:
+                hello = Hello(self._mesh, "warden", self._token, self._nonce)
+                conn, _ = await dial(address, self, hello)
+            except MeshError as error:
+                log.debug("no supervisor at %s: %s", address, error)
+            else:
+                await self._attend(conn)
             await asyncio.sleep(_RETRY_S)
+
+    async def _attend(self, conn: Connection) -> None:
+        if conn.is_closed:
+            return
+        over = self._links[conn] = asyncio.Event()
+        here = WardenHere(self.id, self._node, process_id(), self._receiver.watching)
+        conn.send(here.frame())
+        # A supervisor that was away while someone died has to hear of it.
+        for nonce in self._exits:
+            conn.send(self._exited(nonce).frame())
+        await over.wait()

@@ -12,6 +12,8 @@ from mesh.core.peers import most_ill
 from mesh.core.records import Moves
 from mesh.core.table import Table, TableVersion
 
+NO_MOVES = Moves()
+
 
 def weights_of(members: Sequence[Member]) -> dict[bytes, float]:
     """What each is to hold, in proportion; those that fell ill first are relieved first."""

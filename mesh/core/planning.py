@@ -5,7 +5,7 @@ from __future__ import annotations
 from mesh.core.affairs import Affairs
 from mesh.core.learned import encode_plans
 from mesh.core.members import Failover, Member
-from mesh.core.moving import due_moves, even_shares, first_table
+from mesh.core.moving import NO_MOVES, due_moves, even_shares, first_table
 from mesh.core.records import Moves, Takeover
 from mesh.core.signals import CallStore, Effect
 from mesh.core.table import Table, TableVersion
@@ -39,7 +39,9 @@ class Planning:
             table, moves = first_table(version, a.partitions, alive)
             return [self._call(table, alive, [], moves, {}, now)]
         gone = a.members.gone()
-        moves = due_moves(a.table, a.life, alive, gone, a.handovers)
+        moves = NO_MOVES
+        if gone or a.handovers.released or a.handovers.missing:
+            moves = due_moves(a.table, a.life, alive, gone, a.handovers)
         asks = {} if moves else self._even_out(alive, now)
         if not (moves or gone or joining or asks):
             return []

@@ -133,7 +133,10 @@ class Reading:
         queue = tenure.waiting.get(load.field)
         if not queue or queue[0] not in load.calls:
             # Its calls gave up. Later ones may have had the key from elsewhere, changed it, and seen it
-            # evicted: this would bring back what it was before. Those that wait now have their own read.
+            # evicted: this would bring back what it was before. Those that wait now get their own read.
+            # Of a queue that was never empty nobody else would ask for it.
+            if queue and (tenure.partition, load.field) not in self._wanted:
+                self.want(tenure, load.field)
             return False
         records_at = 1 + len(load.parts)
         for name, blob in zip(load.want.fields[records_at:], values[records_at:], strict=True):

@@ -227,6 +227,8 @@ class OpenLife:
         operation: names the call; its repetition answers OK and changes nothing.
         previous: number of the life that the caller saw recorded (0: none); the store refuses when it has
             another one.
+        run_id: of the server that this was decided for; any other refuses, for what is said here of who has
+            everything is not said of it. "": whoever is reached.
         asked_at_us, max_age_us: as SetChange has them, where what the opening rests on can be out of date.
     """
 
@@ -238,6 +240,7 @@ class OpenLife:
     sync_set: InSyncSet
     asked_at_us: int | None = None
     max_age_us: int = 0
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

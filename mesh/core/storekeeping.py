@@ -128,12 +128,25 @@ class Storekeeping:
         self._be_alert()
         open_ones = [node for node in primaries if node.is_open and node.number >= self.known.life]
         latest = max(open_ones, key=lambda node: node.number, default=None)
+        own = next((node for node in open_ones if self._is_own(node)), None)
+        if own is not None and latest is not None and not self._is_later_lead(latest):
+            # Another opening of the same leader, on a node that was left behind: by its number alone it
+            # may come after the one that was acknowledged.
+            latest = own
         named = next((node for node in primaries if node.name == seen.named_primary), None)
         # A life that is open is left for nobody before a majority has said so, nor for one that lacks
         # something: they name the old primary for a while after another one was promoted.
         if named is None or (latest is not None and self._missing(named, seen)):
             return latest
         return named
+
+    def _is_own(self, node: NodeSeen) -> bool:
+        """Whether the life that is led is the one on record there."""
+        life = node.life
+        return self._leads and life is not None and (life.number, life.token) == self.known[:2]
+
+    def _is_later_lead(self, node: NodeSeen) -> bool:
+        return node.life is not None and node.life.token > self.known.token
 
     def _without(self, seen: StoreSeen, now: float) -> list[Effect]:
         self._be_alert()

@@ -49,8 +49,10 @@ class NodeSeen:
 
     @property
     def is_open(self) -> bool:
-        """Whether functions take calls there: the recorded life is this very process's."""
-        return self.is_primary and self.life is not None and self.life.run_id == self.run_id
+        """Whether functions take calls there: the life is this very process's, and of its history."""
+        life = self.life
+        is_own = life is not None and life.run_id == self.run_id and life.history in self.histories
+        return self.is_primary and is_own
 
     @property
     def number(self) -> int:

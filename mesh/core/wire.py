@@ -250,13 +250,16 @@ def unpack_reply(body: bytes) -> Reply:
     return tuple.__new__(Reply, (counter, status, body[_REPLY_BODY.size :]))
 
 
+_OWN = Limits()
+
+
 def unpack_envelope(blob: bytes, limits: Limits | None = None) -> Any:
     """Decode what the mesh itself put together, under tight limits.
 
     Raises:
         ProtocolError: not msgpack, over a limit, trailing bytes.
     """
-    most = (limits or Limits()).envelope_elements
+    most = (limits or _OWN).envelope_elements
     try:
         return msgpack.unpackb(
             blob, max_array_len=most, max_map_len=most, max_ext_len=0, strict_map_key=True

@@ -209,6 +209,7 @@ class Calls:
             nonces,
             NOT_ASKED if call.asked_at_us is None else call.asked_at_us,
             call.max_age_us,
+            call.run_id,
         )
         keys = [self._life, self._leader, self._grants, *map(self._grant, nonces)]
         return _fcall(_OPEN_LIFE, keys, blob)

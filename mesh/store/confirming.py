@@ -35,6 +35,8 @@ class Seen:
     blob: bytes = b""
     preferred: str = ""
     """The node that was the primary when somebody looked; no word of another is waited for."""
+    life: int = 0
+    """Of the grant under which something was written last."""
     lag: Lag = field(default_factory=Lag)
 
     def found(self, primary: Primary) -> None:

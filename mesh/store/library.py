@@ -16,7 +16,7 @@ from mesh.store.resp import pack
 
 NAME = "raymesh_1"
 
-_VERSIONS = {"open_life": 2}
+_VERSIONS = {"open_life": 3}
 """Of functions that are not in their first."""
 _FILES = ("common", "commit", "read", "takeover", "sets", "open_life")
 

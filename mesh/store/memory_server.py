@@ -319,7 +319,9 @@ class MemoryServer:
             return TakeoverReply(StoreStatus.DEPOSED)
         number = life.number if life else 0
         problem = ""
-        if number != call.previous:
+        if call.run_id not in ("", self.run_id):
+            problem = f"it was decided for run {call.run_id}, and this is {self.run_id}"
+        elif number != call.previous:
             problem = f"life {number} is recorded, not {call.previous}"
         elif call.number <= call.previous:
             problem = f"life {call.number} is not above {call.previous}"

@@ -7,7 +7,8 @@ it has something to send. Measured: with two connections writing every 10 ms in 
 when the next write was sent. No setting of the server turns it off.
 
 So whoever waits longer than confirmations usually take has the primary send something: a PUBLISH that nobody
-listens to goes to every replica, writes nothing, and is in no append-only file.
+listens to goes to every replica, writes nothing, and is in no append-only file. It is repeated when the write
+has waited for as long again, since no nudge wakes a replica that is not there.
 """
 
 from __future__ import annotations
@@ -91,14 +92,16 @@ class Nudger:
         now = loop.time()
         overdue = [write for write, due in self._due.items() if due <= now]
         for write in overdue:
-            self._due[write] = now + AGAIN_S
+            self._due[write] = now + max(AGAIN_S, now - self._began[write])
         oldest = next(iter(self._began.values()))
-        if now >= max(oldest + self._silence_s, self._alarmed_at + ALARM_AGAIN_S):
+        alarm_at = max(oldest + self._silence_s, self._alarmed_at + ALARM_AGAIN_S)
+        if now >= alarm_at:
             self._alarmed_at = now
             self._alarm()
+            alarm_at = now + ALARM_AGAIN_S
         if overdue and self._task is None:
             self._task = loop.create_task(self._nudge())
-        pause = max(FIRST_S / 2, min(self._due.values()) - now)
+        pause = max(FIRST_S / 2, min(alarm_at, *self._due.values()) - now)
         self._timer = loop.call_later(pause, self._look)
 
     async def _nudge(self) -> None:

@@ -291,6 +291,7 @@ class PinnedConnection:
             life_key=self._life_key,
             within_s=self._connect_timeout_s,
             preferred=self._seen.preferred,
+            life=self._seen.life,
         )
         try:
             self._refuse_when_closed()

@@ -77,6 +77,7 @@ async def find_primary(
     life_key: bytes,
     within_s: float,
     preferred: str = "",
+    life: int = 0,
 ) -> Primary:
     """Connect to the one node that says it is the primary.
 
@@ -85,6 +86,8 @@ async def find_primary(
 
     Args:
         preferred: name of the node that is taken at once if it says that it is the primary.
+        life: that the caller was granted something in. Of several primaries it is the one on which that is
+            open: a life that was opened and not acknowledged may have a higher number.
 
     Raises:
         NoPrimary: only replicas answered.
@@ -103,7 +106,7 @@ async def find_primary(
         grace_s=SECOND_PRIMARY_S,
         drop=_drop,
     )
-    return await _chosen(answers, preferred, within_s)
+    return await _chosen(answers, preferred, life, within_s)
 
 
 class _Seeking:
@@ -197,10 +200,10 @@ def _read(
             answer.primary = Primary(connection, role, recorded, int(number), run_id.decode())
 
 
-async def _chosen(answers: list[_Answer], preferred: str, within_s: float) -> Primary:
+async def _chosen(answers: list[_Answer], preferred: str, life: int, within_s: float) -> Primary:
     said = "; ".join(str(answer) for answer in answers)
     primaries = [answer for answer in answers if answer.primary]
-    chosen = await _leading(primaries, preferred, within_s)
+    chosen = await _leading(primaries, preferred, life, within_s)
     for answer in primaries:
         if answer.primary is not None and answer.primary is not chosen:
             answer.primary.connection.abort()
@@ -218,9 +221,11 @@ async def _chosen(answers: list[_Answer], preferred: str, within_s: float) -> Pr
     raise StoreUnreachable(said, executed=False)
 
 
-async def _leading(answers: list[_Answer], preferred: str, within_s: float) -> Primary | None:
-    """Of several primaries the one of the latest life that is open: nobody may write to any other, and to an
-    older one not with effect. None: that says nothing.
+async def _leading(
+    answers: list[_Answer], preferred: str, life: int, within_s: float
+) -> Primary | None:
+    """Of several primaries the one of the life that is asked for, else of the latest that is open: nobody may
+    write to any other, and to an older one not with effect. None: that says nothing.
     """
     if len(answers) == 1:
         return answers[0].primary
@@ -229,6 +234,9 @@ async def _leading(answers: list[_Answer], preferred: str, within_s: float) -> P
             return answer.primary
     primaries = [answer.primary for answer in answers if answer.primary]
     opened = [primary for primary in primaries if await _is_open(primary, within_s)]
+    granted = [primary for primary in opened if primary.life == life]
+    if granted:
+        return granted[0]
     latest = max((primary.life for primary in opened), default=0)
     leading = [primary for primary in opened if primary.life == latest]
     return leading[0] if len(leading) == 1 else None

@@ -116,6 +116,7 @@ class RedisStore:
     ) -> asyncio.Future[CommitReply]:
         if not 0 <= lane < len(LANES):
             raise ValueError(f"lane {lane} is not one of 0…{len(LANES) - 1}")
+        self._seen.life = grant.life
         call = self._calls.commit(lane, grant, seq, renewal, entries)
         return self._lanes[lane].write(call, _read_commit)
 
@@ -245,6 +246,7 @@ class RedisStore:
             tls=self._tls,
             life_key=self._calls.life_key,
             within_s=self._connect_timeout_s,
+            life=self._seen.life,
         )
 
     async def _grants(self) -> list[bytes]:

@@ -193,7 +193,9 @@ class Candidate:
         assert opened is not None
         assert (opened.token, opened.life) == (token, life)
         lease = (s.timing or Timing()).lease
-        config = SupervisionConfig(s.handlers, restart_after_s=s.restart_after_s, lease=lease)
+        config = SupervisionConfig(
+            s.handlers, restart_after_s=s.restart_after_s, start_s=s.start_s, lease=lease
+        )
         learned = Learned.of(
             opened.recorded,
             opened.versions,

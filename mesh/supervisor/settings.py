@@ -33,6 +33,7 @@ class SupervisorSettings:
         handlers: ids of the handlers that should run.
         replicas: how many of the store's replicas have to be attached before a life is opened.
         durability: what an acknowledgement stands for.
+        start_s: how long a handler's process may take from its start to its registration.
         open_s: seconds that the store has for being ready to open a life.
         leadership: its rank among the supervisors, and when a standby bids.
         timing: by which it tells who is alive; None: only exits that a warden proves count.
@@ -51,6 +52,7 @@ class SupervisorSettings:
     durability: Durability = "replicated"
     open_s: float = 15.0
     restart_after_s: float = 0.25
+    start_s: float = 30.0
     limits: Limits = Limits()  # noqa: RUF009 - frozen
     leadership: LeadershipConfig = LeadershipConfig()  # noqa: RUF009 - frozen
     timing: Timing | None = Timing()  # noqa: RUF009 - frozen

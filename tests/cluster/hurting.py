@@ -56,7 +56,7 @@ class Hurt:
 
 @contextlib.contextmanager
 def hurt_mesh(
-    folder: Path, name: str, *, handlers: int = 3, down_after_ms: int = 500
+    folder: Path, name: str, *, handlers: int = 3, down_after_ms: int = 500, app: str = ""
 ) -> Iterator[Hurt]:
     """Such a mesh, on real Ray; its store has Sentinels that wait that long."""
     lasting = LastingStore(
@@ -69,6 +69,7 @@ def hurt_mesh(
             partitions=PARTITIONS,
             port=0,
             dashboard=False,
+            app=app,
             data_dir=str(folder / "data"),
             store=store.url,
             store_password=store.password,

@@ -62,6 +62,15 @@ async def test_the_caller_must_have_seen_the_life_on_record(mesh):
         assert reply.detail == f"life 1 is recorded, not {previous}"
 
 
+async def test_an_opening_is_for_the_server_that_it_was_decided_for(mesh):
+    own = (await mesh.store.recorded()).run_id
+    reply = await mesh.store.open_life(mesh.opening(SET, run_id="0" * 40))
+    assert reply.status is StoreStatus.CONFLICT
+    assert reply.detail == f"it was decided for run {'0' * 40}, and this is {own}"
+    assert (await mesh.store.recorded()).life is None
+    assert (await mesh.store.open_life(mesh.opening(SET, run_id=own))).status is StoreStatus.OK
+
+
 async def test_numbers_of_lives_grow(mesh):
     await mesh.open(SET)
     reply = await mesh.store.open_life(mesh.opening(SET, number=1))

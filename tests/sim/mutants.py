@@ -258,8 +258,11 @@ MUTANTS: dict[str, Mutant] = {
     "life check": mutant(
         (
             LUA,
-            "if life[1] == run_id() and tonumber(life[2]) == number then\n    return life[3]",
-            "if true then\n    return life[3]",
+            (
+                "if life[1] == run_id() and tonumber(life[2]) == number"
+                " and life[4] == (own_history or history()) then"
+            ),
+            "if true then",
         ),
         grave=("kill primary", "cut primary with a replica", "stop primary"),
     ),

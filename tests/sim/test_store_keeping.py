@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sim.store_rig import Rig, simulate
 
 from mesh.core.epochs import epoch_of
-from mesh.core.life_numbers import count_of
-from mesh.core.records import CommitReply, Entry, GrantRef, Move, Moves, StoreStatus, Takeover
+from mesh.core.life_numbers import count_of, next_life
+from mesh.core.records import (
+    CommitReply,
+    Entry,
+    GrantRef,
+    Move,
+    Moves,
+    OpenLife,
+    StoreStatus,
+    Takeover,
+)
 from mesh.ids import new_operation
 from mesh.lives import Lives, LivesConfig, Opened, Outbid
 from mesh.store.address import Sentinels, StoreAddress
@@ -544,5 +554,42 @@ def test_the_last_member_is_waited_for():
             await keeper.written(5)
         await rig.node("db-1", "db-0", settings=EMBEDDED)
         await keeper.written(5)
+
+    kept(main)
+
+
+def test_a_process_that_lost_its_data_and_is_promoted_again_has_no_life_open():
+    """Its run id is the one on record again; what it wrote in that life is gone with the data it had."""
+
+    async def main(rig: Rig, keeper: Keeper) -> None:
+        assert keeper.lead is not None
+        keeper.lead.cancel()
+        keeper.lead = None
+        grant = GrantRef(NONCE, keeper.opened[-1].life, 0)
+        host, port = rig.address("db-2")
+        await rig.ask("db-2", "REPLICAOF", "NO", "ONE")
+        for sentinel in rig.sentinels:
+            rig.sim.processes[sentinel].kill()
+        old = rig.nodes["db-0"].server
+        # More than db-2 has, so that it is sent all of that one's data.
+        await rig.ask("db-0", "SET", "more", "than db-2 has")
+        await rig.ask("db-0", "REPLICAOF", host, port)
+        await rig.until(lambda: old.stream.id == rig.nodes["db-2"].server.stream.id)
+        await rig.ask("db-0", "REPLICAOF", "NO", "ONE")
+        assert (await keeper.recorded_by("db-0", "run_id")).decode() == old.run_id
+        alone = RedisStore(StoreAddress((rig.address("db-0"),)))
+        late = await alone.commit(0, grant, keeper.seq + 1, 1 << 40, [])
+        assert late.status is StoreStatus.CLOSED
+        nodes = alone.nodes()
+        (node,) = (await nodes.look(sentinels=False)).nodes
+        await nodes.close()
+        assert node.is_primary and not node.is_open
+        members = keeper.opened[-1].sync_set
+        following = next_life(grant.life, 1)
+        opening = OpenLife(new_operation(), grant.life, following, 9, 4, members)
+        assert (await alone.open_life(opening)).status is StoreStatus.OK
+        again = await alone.commit(0, replace(grant, life=following), 1, 1, [])
+        assert again.status is StoreStatus.OK
+        await alone.close()
 
     kept(main)

@@ -168,6 +168,19 @@ def test_a_call_whose_deadline_passes_while_its_key_is_loaded_is_not_run(handler
     assert value(handler) is None and handler.core.is_idle
 
 
+def test_calls_that_came_behind_one_that_gave_up_get_a_read_of_their_own(handler):
+    """The read that was under way brings nothing to them; without another they would wait for ever."""
+    gave_up = handler.call("KV.get", K, deadline_ms=50)
+    loads = handler.core.take_wants()
+    later = handler.call("KV.get", K)
+    reply = run(handler.store.load(handler.core.grant, [load.want for load in loads]))
+    handler.now += 0.06
+    handler.core.on_timer(handler.now)
+    assert gave_up.status == Status.EXPIRED
+    handler.core.on_load(loads, reply, handler.now)
+    assert handler.load() == 1 and later.status == Status.OK
+
+
 def test_a_call_that_arrives_without_time_left_is_not_run(handler):
     assert handler.call("KV.put", K, "a", deadline_ms=0).status == Status.EXPIRED
     assert handler.load() == 0

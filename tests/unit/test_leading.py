@@ -208,3 +208,23 @@ async def test_a_leader_that_opened_and_was_outbid_is_told_so(server):
 
     with pytest.raises(Outbid, match="another supervisor is opening this mesh"):
         await Lives(Overtaken(server), CONFIG).open_first()
+
+
+async def test_an_opening_that_reaches_another_server_is_decided_anew(server):
+    """What was said of one, that it has everything, and who its members are, is not said of the other."""
+    await lives(server).open_first()
+    server.restart()
+
+    class Elsewhere(MemoryStore):
+        said: list[StoreStatus] = []  # noqa: RUF012
+
+        async def open_life(self, call):
+            if not self.said:
+                server.restart()
+            reply = await super().open_life(call)
+            self.said.append(reply.status)
+            return reply
+
+    store = Elsewhere(server)
+    await Lives(store, CONFIG).bid()
+    assert store.said == [StoreStatus.CONFLICT, StoreStatus.OK]

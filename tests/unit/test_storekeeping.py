@@ -379,6 +379,16 @@ def test_an_old_primary_that_wakes_up_is_left_alone_though_sentinels_still_name_
     assert leader.keeps_seeing(*nodes, sentinels=views) == []
 
 
+def test_an_opening_of_its_own_that_was_left_behind_is_no_other_leader_whatever_its_number():
+    life = Life("run-b", EIGHTH, 10, 8, 4, InSyncSet(5, frozenset({C})), NEW)
+    behind = replace(life, run_id="run-a", number=EIGHTH + 1, history=OLD)
+    leader = Leader(known=Known(EIGHTH, 10, 5, is_sure=True))
+    there = promoted(life=life, links=((C, 100),)), replica(C, follows=B)
+    assert leader.sees(primary(links=(), life=behind), *there) == []
+    of_another = replace(behind, token=11)
+    assert leader.sees(primary(links=(), life=of_another), *there) == [GiveUp(EIGHTH + 1, 11)]
+
+
 def test_a_plain_store_that_restarted_is_adopted_and_what_may_be_missing_is_said():
     again = primary(run_id="run-2", histories=frozenset({NEW}))
     effects = Leader().sees(again, watchers=0)

@@ -18,10 +18,20 @@ local function run_id()
   return own_run_id
 end
 
--- The in-sync set's bytes if `number` is the life recorded for this very server process, else nil.
+-- Id of the stream that replicas copy: data which belongs to it has all that was written before it ended.
+local own_history -- found out anew by a server whose data were replaced: the library comes with them
+
+local function history()
+  own_history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+  return own_history
+end
+
+-- The in-sync set's bytes if `number` is the life recorded for this very server process, else nil. A process that
+-- was demoted, got another's data and is promoted again has the run id that it had; what it has written before
+-- may be gone, and its history is another.
 local function open_set(life_key, number)
-  local life = redis.call('HMGET', life_key, 'run_id', 'number', 'set')
-  if life[1] == run_id() and tonumber(life[2]) == number then
+  local life = redis.call('HMGET', life_key, 'run_id', 'number', 'set', 'history')
+  if life[1] == run_id() and tonumber(life[2]) == number and life[4] == (own_history or history()) then
     return life[3]
   end
 end

@@ -1,14 +1,9 @@
 -- open_life(life, leader, grants, grant ...): a leader begins a life on the primary that it has
 -- chosen.
 
--- Id of the stream that replicas copy: data which belongs to it has all that was written before it ended.
-local function history()
-  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-end
-
 local function open_life(keys, args)
-  local operation, previous, number, token, partitions, set, set_version, nonces, asked_at_us, max_age_us =
-    arguments(args)
+  local operation, previous, number, token, partitions, set, set_version, nonces, asked_at_us, max_age_us,
+    server = arguments(args)
   local life = redis.call('HMGET', keys[1], 'run_id', 'number', 'partitions', 'set_version')
   local leader = redis.call('HMGET', keys[2], 'token', 'operation', 'reply')
   local recorded_token, recorded_number = tonumber(leader[1]), tonumber(life[2]) or 0
@@ -21,6 +16,9 @@ local function open_life(keys, args)
   end
   if recorded_token and token <= recorded_token then
     return { 'deposed' }
+  end
+  if server ~= '' and server ~= run_id() then
+    return { 'conflict', 'it was decided for run ' .. server .. ', and this is ' .. run_id() }
   end
   if recorded_number ~= previous then
     return { 'conflict', 'life ' .. whole(recorded_number) .. ' is recorded, not ' .. whole(previous) }
@@ -57,4 +55,4 @@ local function open_life(keys, args)
   return { 'ok', set, reply }
 end
 
-redis.register_function('raymesh_open_life_2', open_life)
+redis.register_function('raymesh_open_life_3', open_life)

@@ -29,6 +29,7 @@ from mesh.testing.sim.watching import watch_redirects, watch_tables
 
 SETTLE_S = 20.0
 """Virtual seconds that the mesh has for answering everywhere once no fault is left."""
+_AGAIN_S = 0.1
 
 
 class Callers:
@@ -47,6 +48,7 @@ class Callers:
         left: how many calls have not ended.
         answered: of each partition when it first answered after the faults.
         final: what each key holds at last, by (entity, key).
+        silent: those that did not say, although the mesh had settled.
         poisoning: the call that kills is still to come, or under way.
     """
 
@@ -58,6 +60,7 @@ class Callers:
         self.left = 0
         self.answered: dict[int, float | None] = {}
         self.final: dict[tuple[str, bytes], Any] = {}
+        self.silent: dict[tuple[str, str], None] = {}
         self.poisoning = False
         self._sim = sim
         self._plan = plan
@@ -102,7 +105,8 @@ class Callers:
         start = self._sim.now
         calling: list[asyncio.Task[None]] = []
         for call in mine:
-            await asyncio.sleep(start + call.at - self._sim.now)
+            if (pause_s := start + call.at - self._sim.now) > 0:
+                await asyncio.sleep(pause_s)
             calling.append(process.loop.create_task(self._make(recorder, call)))
         await process.loop.create_future()
 
@@ -154,15 +158,23 @@ class Callers:
                 group.create_task(self._read(recorder, entity, key))
 
     async def ask(self, client: AsyncClient, partition: int, key: str) -> None:
-        """Whether that partition answers, and when."""
-        with contextlib.suppress(MeshError):
-            await client.call("Register.read", key, timeout=SETTLE_S)
-            self.answered[partition] = self._sim.now
+        """Whether that partition answers, and when. A call that was under way on two handlers that died is
+        not sent to a third: it is another one then that asks.
+        """
+        until = self._sim.now + SETTLE_S
+        while (left_s := until - self._sim.now) > 0:
+            with contextlib.suppress(MeshError):
+                await client.call("Register.read", key, timeout=left_s)
+                self.answered[partition] = self._sim.now
+                return
+            await asyncio.sleep(_AGAIN_S)
 
     async def _read(self, recorder: Recorder, entity: str, key: str) -> None:
+        self.silent[entity, key] = None
         with contextlib.suppress(MeshError):
             value = await recorder.call(f"{entity}.read", key, timeout=SETTLE_S)
             self.final[entity, key_bytes(key)] = value
+            del self.silent[entity, key]
 
 
 async def _carry_out(recorder: Recorder, call: PlannedCall) -> None:

@@ -39,7 +39,8 @@ def draw(
 ) -> Plan:
     """A plan, drawn from a seed.
 
-    Calls come in bursts: they meet on keys, in batches and in flight, and a run needs less time for as many.
+    Calls come in bursts, and in each of these a client makes several at the same instant: they meet on keys,
+    in frames, in batches and in flight, and a run needs less time for as many.
 
     Args:
         calls: how many.
@@ -106,16 +107,23 @@ class _Calls:
         self._keys = keys
         self._values = 0
         self._keyed: list[PlannedCall] = []
-        self._burst = 0
-        self._burst_at = 0.0
+        self._burst = self._volley = 0
+        self._burst_at = self._at = 0.0
+        self._client = ""
 
     def draw(self) -> PlannedCall:
         dice = self._dice
         if not self._burst:
-            self._burst = dice.randrange(1, 10)
+            self._burst = dice.randrange(1, 20)
             self._burst_at = dice.random() * self._length_s
+            self._volley = 0
         self._burst -= 1
-        at = self._burst_at + dice.random() * dice.random() * 0.002
+        if not self._volley:
+            self._volley = dice.randrange(1, 8)
+            self._at = self._burst_at + dice.random() * dice.random() * 0.002
+            self._client = dice.choice(self._clients)
+        self._volley -= 1
+        at = self._at
         if self._keyed and dice.random() < 0.05:
             return self._about(dice.choice(self._keyed))
         method, key, args = self._what()
@@ -124,9 +132,7 @@ class _Calls:
         idempotency_key = None
         if dice.random() < 0.12 and not method.endswith(_QUERIES):
             idempotency_key = f"key-{self._values}-{len(self._keyed)}"
-        call = PlannedCall(
-            at, dice.choice(self._clients), method, key, args, timeout, idempotency_key, cancel_s
-        )
+        call = PlannedCall(at, self._client, method, key, args, timeout, idempotency_key, cancel_s)
         if idempotency_key is not None:
             self._keyed.append(call)
         return call

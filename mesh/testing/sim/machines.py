@@ -49,6 +49,10 @@ MESH = "sim"
 ENTITIES = (Register, Counter, AppendList)
 UP_S = 30.0
 """Virtual seconds that a mesh has for coming up."""
+START_S = 3.0
+"""That a handler's process may take: ten times what it does. One that dies before anybody knows of it is
+missed only then, and all the while a run costs what it costs.
+"""
 POLL_S = 0.01
 
 _PORT = 7400
@@ -158,6 +162,7 @@ class Machines:
             host=process.host.address,
             port=_PORT,
             replicas=self._plan.replicas,
+            start_s=START_S,
             durability="replicated" if self._plan.replicas else "fsynced",
             leadership=LeadershipConfig(rank=self._judges.index(process.name)),
             timing=Timing() if self._plan.watched else None,

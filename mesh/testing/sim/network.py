@@ -58,6 +58,7 @@ class Network:
         self.digest = 0
         self.wires: dict[Wire, None] = {}
         self.hosts: dict[str, Host] = {}
+        self._named: dict[str, Host] = {}
         self._delay_s = delay_s
         self._jitter_s = jitter_s
         self.random = dice.random
@@ -70,11 +71,10 @@ class Network:
 
     def host(self, name: str) -> Host:
         """The host of that name, made when it is first asked for."""
-        for host in self.hosts.values():
-            if host.name == name:
-                return host
-        host = Host(name, f"10.0.{len(self.hosts) // 200}.{1 + len(self.hosts) % 200}")
-        self.hosts[host.address] = host
+        host = self._named.get(name)
+        if host is None:
+            host = Host(name, f"10.0.{len(self.hosts) // 200}.{1 + len(self.hosts) % 200}")
+            self._named[name] = self.hosts[host.address] = host
         return host
 
     # ------------------------------------------------------------- what goes wrong

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from mesh import ids
 from mesh.testing.sim.loop import SimLoop, current
@@ -27,8 +27,7 @@ from mesh.testing.sim.process import Process
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Happened:
+class Happened(NamedTuple):
     """A line of a trace.
 
     Attributes:

@@ -72,6 +72,9 @@ class Stores:
         self._early: dict[str, Disk] = {}
         """What a node's disk held early in the run, for rolling back to it."""
         self._follows: dict[str, tuple[str, int] | None] = {}
+        self._recorded = b""
+        self._members: list[str] = []
+        """Those in the record that was read last."""
         addresses = tuple(map(self.address_of, self._names))
         if self._watchers:
             asked = tuple(map(self.address_of, self._watchers))
@@ -98,6 +101,8 @@ class Stores:
         sayers = [n for n in self.nodes if self._lives(n) and self.nodes[n].is_primary]
         if not sayers:
             return self._names[0]
+        if len(sayers) == 1:
+            return sayers[0]
         meant = [s.config.primary for name, s in self.sentinels.items() if self._lives(name)]
         return max(sayers, key=lambda n: (meant.count(self.address_of(n)), self._life(n)))
 
@@ -116,14 +121,20 @@ class Stores:
         recorded = self._record(primary).get(b"set")
         if recorded is None:
             return []
-        links = {"{}:{}".format(*self.address_of(name)): name for name in self.nodes}
-        return [links[member] for member in sorted(InSyncSet.decode(recorded).members)]
+        if recorded != self._recorded:
+            # Asked for each batch, and nearly always the same.
+            links = {"{}:{}".format(*self.address_of(name)): name for name in self.nodes}
+            self._recorded = recorded
+            self._members = [links[m] for m in sorted(InSyncSet.decode(recorded).members)]
+        return self._members
 
     def members(self) -> dict[str, int]:
         """How much of the primary's stream each member of its in-sync set has; nothing is said of a store
         whose primary has changed, since there is more than one stream then.
         """
-        self.moved = self.moved or self.primary != self._names[0]
+        first = self._names[0]
+        promoted = (n.is_primary for name, n in self.nodes.items() if name != first)
+        self.moved = self.moved or self.primary != first or any(promoted)
         if self.moved:
             return {}
         names = self._members_of(self._names[0])

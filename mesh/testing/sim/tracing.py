@@ -6,9 +6,8 @@ import contextlib
 import logging
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mesh.testing.history import End, History, Operation
 from mesh.testing.sim.loop import current
@@ -25,6 +24,10 @@ class TracedHistory(History):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {len(self)} operations>"
 
+    def end(self) -> None:
+        """The run is over; what is kept of it refers to nothing that ran."""
+        self._now, self._note = lambda: 0.0, lambda _who, _what: None
+
     def begin(self, *args: Any, **kwargs: Any) -> Operation:
         operation = super().begin(*args, **kwargs)
         self._note(operation.client, _Begun(operation))
@@ -35,8 +38,7 @@ class TracedHistory(History):
         self._note(operation.client, operation)
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
+class _Begun(NamedTuple):
     """A line of the trace, written down when somebody reads it."""
 
     operation: Operation

@@ -28,9 +28,9 @@ from mesh.testing.sim.result import Result
 from mesh.testing.sim.simulation import Simulation, quiet_collector
 from mesh.testing.sim.tracing import TracedHistory, failure, logged
 
-_READY_S = 45.0
+_READY_S = 15.0
 """Virtual seconds that the mesh has for having replaced everyone once no fault is left: one that died before
-anybody knew of it is missed after 30 s (SupervisionConfig.start_s).
+anybody knew of it is missed after START_S, and may be started ever later (SupervisionConfig).
 """
 _CALL_BOUND_S = 1.0
 _BEATEN_S = 2.0
@@ -95,6 +95,7 @@ class World:
             for told in sim.unhandled:
                 name = getattr(told.get("process"), "name", "nobody")
                 checks.violated(sim.now, "no step fails", f"{name}: {failure(told)}")
+        self.history.end()
         return Result(
             self.plan,
             checks.violations,
@@ -160,6 +161,8 @@ class World:
         everybody = [*stats.values(), *(client.stats() for client in callers.askers)]
         checks.counts_add_up(now, everybody, undisturbed=self._is_undisturbed)
         checks.owners_answer(now, stopped_at, SETTLE_S, callers.answered)
+        for entity, key in callers.silent:
+            checks.violated(now, "every key answers at last", f"{entity} {key!r} does not")
         if len(self.machines.struck) > MAX_DEATHS:
             why = f"it has killed processes {self.machines.struck}"
             checks.violated(now, f"a call that killed {MAX_DEATHS} goes to no other", why)

@@ -78,7 +78,8 @@ class Server(Replicating):
             return self._execute(client, args)
         except Fault as fault:
             client.spoilt = True
-            return fault
+            # A reply; its frames would refer to it, and only the collector could end that.
+            return fault.with_traceback(None)
 
     def _execute(self, client: Session, args: list[bytes]) -> Reply:
         command = BY_WRITTEN_NAME.get(args[0]) or command_named(args[0])
