@@ -10,6 +10,7 @@ from mesh_in_process import NAME, PARTITIONS, InProcess, raw_peer
 
 from mesh.client.tool import Tool
 from mesh.core import signals as sv
+from mesh.core.life_numbers import count_of
 from mesh.core.messages import (
     Answer,
     Ask,
@@ -45,7 +46,8 @@ async def test_status_tells_who_owns_what(meshed, tool):
     assert status["name"] == NAME
     assert status["endpoints"] == [meshed.endpoint]
     assert status["partitions"] == PARTITIONS
-    assert status["table_version"] == list(client.table.version)
+    version = client.table.version
+    assert status["table_version"] == [count_of(version.life), version.token, version.number]
     assert status["store_life"] == 1
     assert [s["role"] for s in status["supervisors"]] == ["leader"]
     assert [h["state"] for h in status["handlers"]] == ["alive", "alive"]
