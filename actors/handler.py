@@ -7,8 +7,8 @@ from functools import partial
 
 from actors import carried, names, runtime
 from actors.spec import Spec
+from mesh.app import load_app
 from mesh.client.inner import open_inner
-from mesh.config import load_app
 from mesh.core.handling import HandlingConfig
 from mesh.core.wire import Limits
 from mesh.entities import Registry

@@ -20,8 +20,9 @@ from actors import runtime
 from actors.carried import unpack
 from actors.reach import check_ray
 from actors.spec import Spec
+from mesh.app import load_app
 from mesh.client.tool import ask
-from mesh.config import MeshConfig, load_app
+from mesh.config import MeshConfig
 from mesh.entities import Registry
 from mesh.errors import MeshError, SetupError
 from mesh.net.listener import check_port

@@ -8,16 +8,11 @@ environment; whoever builds a MeshConfig in Python gets what he writes.
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
-import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mesh.errors import SetupError
 from mesh.settings import ConfigError, Ref, check, secrets_in, setting, settings_of
 from mesh.timing_settings import TimingSettings
 from mesh.timings import refuse_unworkable
@@ -366,61 +361,6 @@ class MeshConfig(TimingSettings):
 
 SETTINGS = settings_of(MeshConfig)
 """Every setting by its name."""
-
-
-def load_app(app: str) -> list[type]:
-    """Import an application's entity classes.
-
-    Args:
-        app: "module" takes every entity that the module defines, "module:Class,Class" those named.
-
-    Raises:
-        SetupError: it does not import, or has no such class; says what failed inside.
-    """
-    classes: list[type] = []
-    for part in filter(None, app.split(";")):
-        module_name, _, names = part.partition(":")
-        try:
-            module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:
-            raise SetupError(
-                f"--app {part}: importing {module_name!r} failed{_place(error)}: "
-                f"{type(error).__name__}: {error}{_hint(error, module_name)}"
-            ) from error
-        found = _pick(module, names.split(",") if names else None)
-        if not found:
-            raise SetupError(f"--app {part}: {module_name!r} defines no @mesh.entity class")
-        classes.extend(found)
-    return classes
-
-
-def _place(error: BaseException) -> str:
-    """The line of the application that failed, where one of its lines ran at all."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
-    return f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
-
-
-def _hint(error: BaseException, module_name: str) -> str:
-    wanted = module_name.partition(".")[0]
-    if isinstance(error, ModuleNotFoundError) and error.name == wanted:
-        return f"; it is looked for in {os.getcwd()} and on PYTHONPATH"
-    return ""
-
-
-def _pick(module: Any, names: Sequence[str] | None) -> list[type]:
-    if names is None:
-        return [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and "__mesh_entity__" in vars(value)
-            and value.__module__ == module.__name__
-        ]
-    missing = [name for name in names if not hasattr(module, name)]
-    if missing:
-        raise SetupError(f"--app: {module.__name__!r} has no {', '.join(missing)}")
-    return [getattr(module, name) for name in names]
 
 
 def default_data_dir(mesh: str) -> Path:

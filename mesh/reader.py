@@ -25,6 +25,8 @@ _RETRY_S = 0.02
 _MAX_RETRY_S = 0.1
 """Between two attempts: calls wait, and a store that has failed over is to be used as soon as it can be."""
 _WARM_RETRY_S = 0.5
+_UNTIL_A_GRANT = (StoreStatus.CLOSED, StoreStatus.OLDER)
+"""The store says so until a leader has told of another grant."""
 _WARM_PAUSE_S = 0.002
 _WARM_AFTER_S = 0.05
 
@@ -136,6 +138,8 @@ class Reader:
                 )
                 self._core.on_scan(tenure, reply, self._clock.now())
                 pause = _WARM_PAUSE_S if reply.pairs or not reply.cursor else 0
+                if reply.status in _UNTIL_A_GRANT:
+                    pause = _WARM_RETRY_S
             except (StoreUnreachable, StoreRefused) as error:
                 log.debug("warm-up waits: %s", error)
                 pause = _WARM_RETRY_S

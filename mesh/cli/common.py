@@ -13,7 +13,8 @@ import uvloop
 
 from mesh import rundir
 from mesh.config import SETTINGS
-from mesh.config_sources import SECRET_FILES, Layers, gather, parse
+from mesh.config_found import SECRET_FILES
+from mesh.config_sources import Layers, gather, parse
 from mesh.errors import SetupError
 from mesh.settings import Setting
 

@@ -170,9 +170,7 @@ class Commits:
         if is_kept and not self._is_safe(batch, reply, now):
             batch.clean = False
             return False
-        if not history.is_full:
-            self._gate.wrote()
-            self._home.refuses = None
+        self._taken()
         if not reply.acknowledged:
             # Written, and short of a replica. What its repetition hears of a partition that has moved
             # on meanwhile is no longer the whole truth.
@@ -206,6 +204,12 @@ class Commits:
         self._refuse(history.reason, now, transient=True)
         return False
 
+    def _taken(self) -> None:
+        """The store refuses nothing, as far as is known."""
+        if not self._history.is_full:
+            self._gate.wrote()
+            self._home.refuses = None
+
     def _end(self, status: StoreStatus) -> None:
         if status is StoreStatus.GAP:
             self._ownership.lack()
@@ -224,6 +228,7 @@ class Commits:
             return True
         if reply.status is StoreStatus.GAP and history.heard(batch, int(reply.detail)):
             self._lease.failed(batch.renewal)
+            self._taken()
             return True
         if reply.status in _OVER:
             self._end(reply.status)
@@ -231,6 +236,7 @@ class Commits:
         if not reply.acknowledged:
             self._lease.failed(batch.renewal)
             return False
+        self._taken()
         self._acknowledged(batch.renewal, reply)
         history.written(batch)
         self._settle(batch, reply)

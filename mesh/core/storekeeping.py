@@ -364,14 +364,14 @@ class Storekeeping:
                 node=node.name,
                 run_id=node.run_id,
                 previous=life.number,
-                number=next_life(max(life.number, self.known.life), self._draw()),
+                number=next_life(max(life.number, self.known.life, self.known.tried), self._draw()),
                 token=max(life.token, self.known.token) + 1,
                 sync_set=InSyncSet(version + 1, members, marked, self._config.durability),
                 asked_at_us=asked_at_us,
                 max_age_us=max_age_us,
                 loss=loss,
             )
-            self.known = self.known._replace(set_version=version)
+            self.known = self.known._replace(set_version=version, tried=opening.number)
             if loss:
                 self._tell(effects, "loss_possible", {"store": node.name, "reason": loss})
         effects.append(opening)

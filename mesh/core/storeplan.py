@@ -46,7 +46,8 @@ class Known(NamedTuple):
     """The highest that anyone is known to have had from the store.
 
     `is_sure`: nobody can have had more, since the one who knows it made each change itself. `seen_open`: the
-    life that was seen open last, and on which node.
+    life that was seen open last, and on which node. `tried`: the highest number of an opening, even if it was
+    never acknowledged; who tries again takes a higher one, and does not see the first as somebody else's.
     """
 
     life: int = 0
@@ -54,6 +55,7 @@ class Known(NamedTuple):
     set_version: int = 0
     is_sure: bool = False
     seen_open: tuple[int, str] = (0, "")
+    tried: int = 0
 
 
 @dataclass(frozen=True, slots=True)

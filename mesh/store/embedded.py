@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Literal
 
 from mesh.core.keyspace import DEFAULT_PARTITIONS
-from mesh.core.syncset import Role
 from mesh.errors import SetupError
 from mesh.store.address import Sentinels, StoreAddress
 from mesh.store.binary import ServerBinary, find_binary
@@ -37,16 +36,11 @@ from mesh.store.folder import (
     free_ports,
     write_private,
 )
-from mesh.store.resp import ask_once, pack
+from mesh.store.readiness import Readiness
 from mesh.store.server_config import node_config, sentinel_config
 
 log = logging.getLogger("mesh.store")
 
-_PING_MS = 300
-"""How often a Sentinel asks a node, and tries to connect to one. By default it is a second, and a node that
-was just promoted may be down for it before it has been asked at all. Five times this is how old a
-replica's INFO may be when one of them is chosen, and that comes once a second.
-"""
 _LATE_SHARE = 0.2
 """Of down-after, by which the last Sentinel is slower than the others: where all three become candidates at
 one instant, each votes for itself, and the next election is seconds later.
@@ -118,6 +112,7 @@ class EmbeddedStore:
         self._launcher: Launcher | None = None
         self._state = FolderState(mesh, partitions or DEFAULT_PARTITIONS, [], [])
         self._password = ""
+        self._readiness = Readiness(mesh, "", self._tilt_ms)
         self._nodes: list[Child] = []
         self._sentinels: list[Child] = []
         self._restart_s = restart_s
@@ -200,7 +195,7 @@ class EmbeddedStore:
             self._tending = None
         try:
             await self._terminate(self._sentinels)
-            roles = await asyncio.gather(*map(self._role, range(len(self._nodes))))
+            roles = await asyncio.gather(*map(self._readiness.role, self._state.node_ports))
             await self._terminate(
                 [c for c, role in zip(self._nodes, roles, strict=True) if not role]
             )
@@ -210,7 +205,7 @@ class EmbeddedStore:
 
     async def nodes(self) -> list[NodeStatus]:
         """Every server: the primary, its replicas with what they lag behind, the Sentinels."""
-        roles = await asyncio.gather(*map(self._role, range(len(self._nodes))))
+        roles = await asyncio.gather(*map(self._readiness.role, self._state.node_ports))
         lags = {
             name: role.offset - confirmed
             for role in roles
@@ -245,7 +240,7 @@ class EmbeddedStore:
             if await self._start_again(self._nodes, last, self._folder.node(last), primary=None):
                 revived.append(self._state.node_ports[last])
         elif dead:
-            roles = await asyncio.gather(*map(self._role, range(len(self._nodes))))
+            roles = await asyncio.gather(*map(self._readiness.role, self._state.node_ports))
             found = {i: len(role.links) for i, role in enumerate(roles) if role}
             primary = max(found, key=found.__getitem__, default=None)
             if primary is None:
@@ -257,8 +252,9 @@ class EmbeddedStore:
         for i, child in enumerate(self._sentinels):
             folder = self._folder.sentinel(i)
             if not child.is_running and await self._start_again(self._sentinels, i, folder):
-                await self._agrees(i)  # and is told its periods again
-                revived.append(self._state.sentinel_ports[i])
+                port = self._state.sentinel_ports[i]
+                await self._readiness.agrees(port)  # and is told its periods again
+                revived.append(port)
         return revived
 
     async def _tend(self, every_s: float) -> None:
@@ -307,11 +303,12 @@ class EmbeddedStore:
         state.node_ports, state.sentinel_ports = ports[:NODES], ports[NODES:]
         folder.save(state)
         self._state, self._password = state, folder.secret()
+        self._readiness = Readiness(self._mesh, self._password, self._tilt_ms)
 
         replicas = [i for i in range(NODES) if i != primary]
         nodes = {primary: await self._start_node(primary, None)}
         self._nodes = list(nodes.values())
-        await self._until("the primary answers", partial(self._answers, primary))
+        await self._until("the primary answers", partial(self._readiness.answers, ports[primary]))
         for i in replicas:
             nodes[i] = await self._start_node(i, primary)
             self._nodes = list(nodes.values())
@@ -319,9 +316,10 @@ class EmbeddedStore:
         ids = [secrets.token_hex(20) for _ in range(SENTINELS)]
         for i in range(SENTINELS):
             self._sentinels.append(await self._start_sentinel(i, primary, replicas, ids))
-        await self._until("both replicas follow", partial(self._is_followed, primary))
-        for i in range(SENTINELS):
-            await self._until("the Sentinels agree", partial(self._agrees, i))
+        follows = partial(self._readiness.is_followed, ports[primary])
+        await self._until("both replicas follow", follows)
+        for port in state.sentinel_ports:
+            await self._until("the Sentinels agree", partial(self._readiness.agrees, port))
 
     async def _start_node(self, index: int, primary: int | None, priority: int = 100) -> Child:
         assert self._folder
@@ -383,46 +381,6 @@ class EmbeddedStore:
                 f"embedded store in {self._path}: waited {self._start_timeout_s:g} s until {what}:\n"
                 f"{words}"
             ) from None
-
-    async def _answers(self, node: int) -> bool:
-        replies = await self._ask(self._state.node_ports[node], pack("EXISTS", "x"))
-        return replies == [0]  # an error while it is still loading
-
-    async def _is_followed(self, primary: int) -> bool:
-        # That a replica is listed, even as online, does not mean that it confirms anything yet
-        # (Valkey 9 loads what it was sent up to a second later). PUBLISH replicates and leaves no key.
-        commands = (
-            pack("PUBLISH", "raymesh", "start"),
-            pack("WAIT", NODES - 1, 20),
-            pack("ROLE"),
-        )
-        match await self._ask(self._state.node_ports[primary], *commands):
-            case [int(), int(confirmed), list() as reply]:
-                role = Role.from_reply(reply)
-                return confirmed == NODES - 1 == len(role.links if role else ())
-            case _:
-                return False
-
-    async def _agrees(self, sentinel: int) -> bool:
-        commands = (
-            pack("SENTINEL", "CKQUORUM", self._mesh),
-            # No lines of its configuration.
-            pack("SENTINEL", "DEBUG", "tilt-period", self._tilt_ms, "ping-period", _PING_MS),
-        )
-        match await self._ask(self._state.sentinel_ports[sentinel], *commands):
-            case [bytes() as said, *_]:
-                return b" %d usable" % SENTINELS in said
-            case _:
-                return False
-
-    async def _role(self, node: int) -> Role | None:
-        """What a node says of itself; None of a replica and of one that does not answer."""
-        replies = await self._ask(self._state.node_ports[node], pack("ROLE"))
-        reply = replies[0] if replies else None
-        return Role.from_reply(reply) if isinstance(reply, list) else None
-
-    async def _ask(self, port: int, *commands: bytes) -> list[object]:
-        return await ask_once(HOST, port, *commands, password=self._password)
 
     async def _terminate(self, children: list[Child]) -> None:
         await asyncio.gather(*(child.terminate(self._stop_timeout_s) for child in children))

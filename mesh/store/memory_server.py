@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import blake2b
 
-from mesh.core.epochs import NOT_HELD, format_epoch
 from mesh.core.lanes import LANES
 from mesh.core.records import (
     Bid,
@@ -20,7 +19,6 @@ from mesh.core.records import (
     GrantRef,
     Life,
     LoadReply,
-    Move,
     OpenLife,
     Recorded,
     ScanReply,
@@ -35,6 +33,7 @@ from mesh.core.records import (
 )
 from mesh.core.syncset import InSyncSet, Role
 from mesh.store.api import SWEEP_BUDGET, SWEEP_BYTES, SWEEP_MOST
+from mesh.store.memory_grants import Grant, conflict
 
 HISTORY = "0" * 40
 """Of its replication; it never has another."""
@@ -46,21 +45,6 @@ _WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value
 
 def _place(name: bytes) -> int:
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "big") + 1
-
-
-@dataclass(slots=True)
-class _Grant:
-    active: bool = True
-    version: int = 0
-    life: int = 0
-    epochs: dict[int, int] = field(default_factory=dict)
-    seqs: list[int] = field(default_factory=lambda: [0] * len(LANES))
-    renewal: int = 0
-    failed: dict[int, tuple[int, tuple[Verdict, ...], str]] = field(default_factory=dict)
-    """By lane, the last batch of which a partition could not be written."""
-
-    def holds(self, partition: int, epoch: int) -> bool:
-        return epoch != NOT_HELD and self.epochs.get(partition) == epoch
 
 
 class MemoryServer:
@@ -91,7 +75,7 @@ class MemoryServer:
         self.operation = self.set_operation = b""
         self.reply = TakeoverReply(StoreStatus.OK)
         self.handlers: dict[bytes, str] = {}
-        self.grants: dict[bytes, _Grant] = {}
+        self.grants: dict[bytes, Grant] = {}
         self.partitions: dict[int, dict[bytes, bytes]] = {}
 
     def restart(self) -> None:
@@ -120,7 +104,7 @@ class MemoryServer:
         life = self.life
         return life if life and life.run_id == self.run_id and life.number == number else None
 
-    def grant(self, ref: GrantRef) -> _Grant | StoreStatus:
+    def grant(self, ref: GrantRef) -> Grant | StoreStatus:
         """The caller's grant, or why it may do nothing."""
         if not self.is_open(ref.life):
             return StoreStatus.CLOSED
@@ -176,7 +160,7 @@ class MemoryServer:
             return LoadReply(grant)
         return LoadReply(StoreStatus.OK, tuple(self._values(grant, want) for want in wants))
 
-    def _values(self, grant: _Grant, want: Want) -> tuple[bytes | None, ...] | Unreadable | None:
+    def _values(self, grant: Grant, want: Want) -> tuple[bytes | None, ...] | Unreadable | None:
         if not grant.holds(want.partition, want.epoch):
             return None
         if want.fields and want.partition in self.wrong_type:
@@ -229,13 +213,13 @@ class MemoryServer:
         if call.operation == self.operation:
             self.offset += 1
             return self.reply
-        problem = self._conflict(call, life.partitions)
+        problem = conflict(call, life.partitions, self.grants, self.handlers)
         if problem:
             return TakeoverReply(StoreStatus.CONFLICT, detail=problem)
 
         named = dict.fromkeys(nonce for nonce, _ in call.enroll)
         for nonce, handler in call.enroll:
-            self.grants[nonce], self.handlers[nonce] = _Grant(), handler
+            self.grants[nonce], self.handlers[nonce] = Grant(), handler
         for nonce in call.revoke:
             if self.grants[nonce].active:
                 named[nonce] = None
@@ -260,54 +244,6 @@ class MemoryServer:
             versions={nonce: self.grants[nonce].version for nonce in (*named, *call.revoke)},
         )
         return self.reply
-
-    def _conflict(self, call: Takeover, partitions: int) -> str:
-        enrolled: set[bytes] = set()
-        for nonce, _ in call.enroll:
-            if nonce in enrolled or nonce in self.grants:
-                is_active = nonce in enrolled or self.grants[nonce].active
-                state = "active" if is_active else "revoked"
-                return f"grant {nonce.hex()} is already recorded as {state}"
-            enrolled.add(nonce)
-        for nonce in call.revoke:
-            if nonce not in self.grants:
-                return f"grant {nonce.hex()} is not recorded"
-        moved: set[int] = set()
-        receivers = (self.handlers.keys() | enrolled) - set(call.revoke)
-        holders = {p: nonce for nonce in self.handlers for p in self.grants[nonce].epochs}
-        for move in sorted(call.moves, key=lambda move: move.partition):
-            problem = self._wrong(move, partitions, holders.get(move.partition), receivers)
-            if move.partition in moved:
-                problem = "moved twice"
-            if problem:
-                return f"partition {move.partition}: {problem}"
-            moved.add(move.partition)
-        return ""
-
-    def _wrong(
-        self, move: Move, partitions: int, holder: bytes | None, receivers: set[bytes]
-    ) -> str:
-        if not 0 <= move.partition < partitions or move.epoch == NOT_HELD:
-            return "out of range"
-        giver = move.from_nonce
-        if giver is None:
-            if holder is not None:
-                epoch = format_epoch(self.grants[holder].epochs[move.partition])
-                return f"grant {holder.hex()} holds it at {epoch}, not nobody"
-        elif giver not in self.handlers:
-            return f"grant {giver.hex()} is {self._state(giver)}"
-        elif not self.grants[giver].holds(move.partition, move.from_epoch):
-            held = self.grants[giver].epochs.get(move.partition, NOT_HELD)
-            is_at, said = (
-                format_epoch(epoch) if epoch else "none" for epoch in (held, move.from_epoch)
-            )
-            return f"grant {giver.hex()} holds it at {is_at}, not {said}"
-        if move.to_nonce not in receivers:
-            return f"grant {move.to_nonce.hex()} is {self._state(move.to_nonce)}"
-        return ""
-
-    def _state(self, nonce: bytes) -> str:
-        return "revoked" if nonce in self.grants else "not recorded"
 
     def open_life(self, call: OpenLife) -> TakeoverReply:
         life = self.life

@@ -78,22 +78,32 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def child(warden: str, *supervisors: str) -> AsyncIterator[Child]:
-    """Such a process; it is killed at the end."""
-    nonce = new_nonce()
+async def running(
+    program: str, *arguments: str, says: bytes
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process of that Python program, once it has said so; it is killed at the end."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM, warden, nonce.hex(), " ".join(supervisors)),
+        *(sys.executable, "-c", program, *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     try:
         assert process.stdout is not None
-        assert await process.stdout.readline() == b"here\n"
-        yield Child(process, nonce)
+        assert await process.stdout.readline() == says
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.communicate()
+
+
+@contextlib.asynccontextmanager
+async def child(warden: str, *supervisors: str) -> AsyncIterator[Child]:
+    """Such a process; it is killed at the end."""
+    nonce = new_nonce()
+    arguments = (warden, nonce.hex(), " ".join(supervisors))
+    async with running(PROGRAM, *arguments, says=b"here\n") as process:
+        yield Child(process, nonce)
 
 
 @contextlib.asynccontextmanager

@@ -46,8 +46,8 @@ async def test_status_tells_who_owns_what(meshed, tool):
     assert status["name"] == NAME
     assert status["endpoints"] == [meshed.endpoint]
     assert status["partitions"] == PARTITIONS
-    life, token, version = client.table.version
-    assert status["table_version"] == [count_of(life), token, version]
+    version = client.table.version
+    assert status["table_version"] == [count_of(version.life), version.token, version.number]
     assert status["store_life"] == 1
     assert [s["role"] for s in status["supervisors"]] == ["leader"]
     assert [h["state"] for h in status["handlers"]] == ["alive", "alive"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import select
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import msgpack
 import pytest
@@ -17,6 +17,7 @@ import pytest
 from mesh.ids import new_nonce
 from mesh.net import tripwire
 from mesh.net.pidfd import PidfdReceiver
+from tests.integration.suspects_rig import running
 
 CHILD = """
 import asyncio, sys, threading, time
@@ -38,22 +39,10 @@ sys.stdin.read()
 """
 
 
-@contextlib.asynccontextmanager
-async def child(
+def child(
     address: str, nonce: bytes, *, megabytes: int = 1, before: str = ""
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", CHILD, address, nonce.hex(), str(megabytes), before),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert await process.stdout.readline() == b"handed over\n"
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    return running(CHILD, address, nonce.hex(), str(megabytes), before, says=b"handed over\n")
 
 
 class Witness:

@@ -7,8 +7,8 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgpack
@@ -20,7 +20,7 @@ from mesh.ids import new_nonce
 from mesh.net.listener import free_port
 from mesh.net.pidfd import hand_over
 from mesh.warden import Warden
-from tests.integration.suspects_rig import Ear
+from tests.integration.suspects_rig import Ear, running
 
 CHILD = """
 import asyncio, sys
@@ -54,21 +54,9 @@ async def warden_at(address: str, *ports: int) -> AsyncIterator[Warden]:
         await warden.stop()
 
 
-@contextlib.asynccontextmanager
-async def child(address: str, nonce: bytes) -> AsyncIterator[asyncio.subprocess.Process]:
+def child(address: str, nonce: bytes) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """A process that has handed itself over and waits."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", CHILD, address, nonce.hex()),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert await process.stdout.readline() == b"handed over\n"
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
+    return running(CHILD, address, nonce.hex(), says=b"handed over\n")
 
 
 def watched(warden: Warden) -> list[bytes]:

@@ -135,6 +135,8 @@ MUTANTS: dict[str, Mutant] = {
     "settled ids are refused": mutant(
         ("mesh.core.dedupe:Session.check", "if counter < self.watermark:", "if False:"),
         kinds=("give up", "slow"),
+        faults=30,
+        grave=(),
     ),
     "a caller's key stands for the call": mutant(
         ("mesh.core.execution:step", "if own:\n        records: ", "if False:\n        records: ")
@@ -284,7 +286,10 @@ MUTANTS: dict[str, Mutant] = {
     ),
     # ---------------------------------------------------------------------------------------------- clients
     "unknown after a broken attempt": mutant(
-        ("mesh.core.calling:ClientCore.on_down", "call.maybe = True", "pass")
+        ("mesh.core.calling:ClientCore.on_down", "call.maybe = True", "pass"),
+        kinds=("kill", "last words", "drop", "cut", "pause"),
+        faults=20,
+        grave=(),
     ),
     "unknown while in flight": mutant(
         (

@@ -188,6 +188,22 @@ def test_a_batch_that_was_on_its_way_waits_until_what_came_before_it_is_there(ow
     assert stored(leader, K) == [3]
 
 
+def test_a_store_that_has_refused_to_say_what_it_has_takes_new_commands_once_it_does(owner, leader):
+    deposit(owner, K, 1)
+    promote(leader, copied(leader.server))
+    tell(leader, owner)
+    asked = owner.core.next_first(0)
+    waiting = owner.call("Account.deposit", L, 1)
+    for _ in range(2):
+        owner.core.on_refused(asked, "too few replicas follow", owner.now, transient=True)
+        owner.now += PATIENCE_S
+    assert owner.call("Account.deposit", K, 1).status is Status.OVERLOADED
+    assert owner.deliver(asked)
+    taken = owner.call("Account.deposit", K, 1)
+    owner.flush()
+    assert (waiting.answer, taken.answer) == (ok(1), ok(2))
+
+
 def test_another_life_in_the_middle_begins_it_anew(owner, leader):
     behind = copied(leader.server)
     deposit(owner, K, 1)
@@ -239,12 +255,20 @@ def test_what_its_owner_had_given_up_since_is_written_where_nobody_has_it_yet(ow
     """The node that was left behind knows nothing of that: there the owner still holds it."""
     behind, owners = copied(leader.server), dict(leader.owners)
     deposit(owner, K, 3)
+    owner.core.on_release(leader.release(0))
+    owner.core.settle(owner.now)
     leader.takeover({0: b"h-2"}, enroll=[b"h-2"])
     tell(leader, owner)
     leader.enrolled, leader.owners = {b"h-1": None}, owners
     promote(leader, behind)
     tell(leader, owner)
-    assert owner.catch_up() == [(0, 1)]
+    assert owner.deliver(owner.core.next_first(0))
+    again = owner.core.next_first(0)
+    leader.server.break_connection(carried_out=False)
+    assert not owner.deliver(again)
+    leader.takeover({1: b"h-3"}, enroll=[b"h-3"])
+    tell(leader, owner)
+    assert owner.deliver(again), "whatever its grant says of others meanwhile"
     assert stored(leader, K) == [3]
 
 

@@ -471,3 +471,12 @@ def test_a_bid_takes_the_member_along_that_it_would_wait_for():
 def test_times_that_cannot_work_are_refused_with_both_values():
     with pytest.raises(ValueError, match=r"lag_s 0.3 must be above quick_s 0.4"):
         KeepingConfig(lag_s=0.3)
+
+
+def test_a_count_that_was_tried_is_not_tried_again():
+    leader = Leader()
+    again = primary(run_id="run-2", histories=frozenset({NEW}), keeps_all=True)
+    leader.sees(primary(), replica(B), replica(C))
+    assert only(Adopt, leader.sees(again, replica(B), replica(C), watchers=0)).number == EIGHTH
+    adopt = only(Adopt, leader.sees(promoted(), replica(C), watchers=0))
+    assert adopt.number == next_life(EIGHTH, DRAWN)
