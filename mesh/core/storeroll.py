@@ -77,12 +77,15 @@ class StoreRoll:
             members: names of those in the in-sync set.
         """
         self.wants_sentinels = self._nodes.now - self._sentinels.now >= DOWN_S
-        rows = [*self._nodes.rows(frozenset(members)), *self._sentinels.rows(frozenset())]
+        in_sync = frozenset(members)
+        rows = [*self._nodes.rows(in_sync), *self._sentinels.rows(frozenset())]
         seen = {*self._nodes.known, *self._sentinels.known}
         for row in at_start:
             group = self._sentinels if row["role"] == "sentinel" else self._nodes
-            if f"{row['host']}:{row['port']}" not in seen:
-                rows.append({**row, "role": "down"} if group.has_looked else dict(row))
+            name = f"{row['host']}:{row['port']}"
+            if name not in seen:
+                role = "down" if group.has_looked else row["role"]
+                rows.append(_row(role, row["pid"], name, row.get("lag_bytes"), in_sync))
         return sorted(rows, key=lambda row: (_ORDER.index(row["role"]), row["host"], row["port"]))
 
 
@@ -107,13 +110,16 @@ class _Group:
         for name, known in self.known.items():
             if not known.pid:
                 continue  # one in memory has no process
-            host, _, port = name.rpartition(":")
-            is_down = self.now - known.at > DOWN_S
-            role = "down" if is_down else known.role
-            row: Row = {"role": role, "pid": known.pid, "host": host, "port": int(port)}
-            if role == "replica":
-                row |= {"lag_bytes": known.lag_bytes, "in_sync": name in members}
-            yield row
+            role = "down" if self.now - known.at > DOWN_S else known.role
+            yield _row(role, known.pid, name, known.lag_bytes, members)
+
+
+def _row(role: str, pid: int, name: str, lag_bytes: int | None, members: frozenset[str]) -> Row:
+    host, _, port = name.rpartition(":")
+    row: Row = {"role": role, "pid": pid, "host": host, "port": int(port)}
+    if role == "replica":
+        row |= {"lag_bytes": lag_bytes, "in_sync": name in members}
+    return row
 
 
 _ORDER = ("primary", "replica", "sentinel", "down")

@@ -60,9 +60,7 @@ async def test_status_has_exactly_the_promised_fields(
             "kind": "str",
             "in_sync": ["str"],
             "async_lag_ms": "float",
-            "nodes": [
-                {"role": "str", "pid": "int", "host": "str", "port": "int", "lag_bytes": "NoneType"}
-            ],
+            "nodes": [{"role": "str", "pid": "int", "host": "str", "port": "int"}],
         },
         "outcomes": {"done": "int", "entity_error": "int", "not_executed": "int", "unknown": "int"},
         "ray": {"address": "str", "dashboard": "NoneType"},
@@ -79,6 +77,7 @@ async def test_status_has_exactly_the_promised_fields(
         os.kill(process["pid"], 0)
     assert [type(part) for part in status["table_version"]] == [int, int, int]
     assert {type(node["lag_bytes"]) for node in replicas} == {int}
+    assert {node["in_sync"] for node in replicas} == {True}
     assert {h["role"] for h in status["handlers"]} == {"active"}
     # What `mesh up --json` has printed, and what Python is told.
     assert shape(shared.status) == shape(status)
