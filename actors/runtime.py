@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import pickle
+import time
 from collections.abc import Awaitable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _LOOK_S = 2.0
 _ANSWER_S = 5.0
 _MOST_ENDPOINTS = 5
+_END_S, _AGAIN_S = 30.0, 0.1
 
 log = logging.getLogger("mesh.ray")
 
@@ -343,12 +345,25 @@ def kill_named(mesh: str, name: str) -> None:
 
 
 def kill_all(mesh: str) -> int:
-    """End every actor of the mesh that is still there; returns how many."""
-    there = _named(mesh)
-    for name in there:
-        kill_named(mesh, name)
+    """End every actor of the mesh that is still there; returns how many.
+
+    Supervisors first: one that lives starts another handler in the place of each that ends, and what it began
+    to start shows up only after a while. So Ray is asked again until nobody is there.
+
+    Raises:
+        SetupError: some are there after half a minute.
+    """
+    ended: set[str] = set()
+    deadline = time.monotonic() + _END_S
+    while there := sorted(_named(mesh), key=lambda name: not name.startswith("supervisor")):
+        if time.monotonic() > deadline:
+            raise SetupError(f"actors of mesh {mesh!r} do not end: {', '.join(there)}")
+        ended.update(there)
+        for name in there:
+            kill_named(mesh, name)
+        time.sleep(_AGAIN_S)
     forget(mesh)
-    return len(there)
+    return len(ended)
 
 
 def _named(mesh: str) -> list[str]:

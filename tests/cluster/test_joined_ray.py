@@ -220,6 +220,8 @@ async def test_a_detached_mesh_on_a_store_of_its_own_outlives_its_owner_and_ends
         assert head.actors() == ACTORS
         with pytest.raises(mesh.SetupError, match="on this machine; there is nothing"):
             mesh.down(name)
+        # Its leader starts another one in its place while everybody is ended.
+        os.kill(m.status()["handlers"][0]["pid"], signal.SIGKILL)
         mesh.down(name, ray=head.address)
         assert head.actors() == []
         with pytest.raises(mesh.SetupError, match="there is nothing to end"):
