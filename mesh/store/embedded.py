@@ -46,6 +46,10 @@ _LATE_SHARE = 0.2
 one instant, each votes for itself, and the next election is seconds later.
 """
 _TILT_SHARE = 5
+_DEAD_SHARE = 2.0
+"""Of down-after, for which a data node stays dead. One that is up again before its Sentinels have missed it
+holds every write up until it has copied everything; one that is missed is done without.
+"""
 _CRASHED_S = 2.0
 """A server that ends that soon is not started again at once."""
 _MOST_PAUSE_S = 10.0
@@ -117,6 +121,8 @@ class EmbeddedStore:
         self._sentinels: list[Child] = []
         self._restart_s = restart_s
         self._tending: asyncio.Task[None] | None = None
+        self._dead_since: dict[int, float] = {}
+        """By data node: when it was seen dead first."""
         self._pauses: dict[Path, tuple[float, float]] = {}
         """By folder: when that server was started again, and how long to wait should it end at once."""
 
@@ -227,14 +233,19 @@ class EmbeddedStore:
             )
         return statuses
 
-    async def revive(self) -> list[int]:
+    async def revive(self, after_s: float = 0.0) -> list[int]:
         """Start servers that died again; the ports of those that could be.
 
         A data node has to wait until another one is the primary.
+
+        Args:
+            after_s: for how long it must have been seen dead.
         """
         assert self._folder
         revived = []
+        now = asyncio.get_running_loop().time()
         dead = [i for i, child in enumerate(self._nodes) if not child.is_running]
+        self._dead_since = {i: self._dead_since.get(i, now) for i in dead}
         if dead and len(dead) == len(self._nodes):
             last = self._folder.last_primary()
             if await self._start_again(self._nodes, last, self._folder.node(last), primary=None):
@@ -245,7 +256,7 @@ class EmbeddedStore:
             primary = max(found, key=found.__getitem__, default=None)
             if primary is None:
                 dead = []
-            for i in dead:
+            for i in (i for i in dead if now - self._dead_since[i] >= after_s):
                 folder = self._folder.node(i)
                 started = await self._start_again(self._nodes, i, folder, primary=primary)
                 revived += [self._state.node_ports[i]] if started else []
@@ -261,7 +272,7 @@ class EmbeddedStore:
         while True:
             await asyncio.sleep(every_s)
             try:
-                for port in await self.revive():
+                for port in await self.revive(_DEAD_SHARE * self._down_after_ms / 1000):
                     log.warning(
                         "the store's server at port %d had died and was started again", port
                     )

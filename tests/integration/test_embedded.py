@@ -192,6 +192,20 @@ async def test_a_dead_node_comes_back_as_a_replica_that_is_not_promoted(tmp_path
         assert "replica-priority 0" in config
 
 
+async def test_a_replica_that_died_is_missed_before_it_is_started_again(tmp_path):
+    async with embedded(tmp_path, restart_s=0.05) as store:
+        dead = next(node for node in await store.nodes() if node.role == "replica")
+        os.kill(dead.pid, signal.SIGKILL)
+        killed_at = asyncio.get_running_loop().time()
+
+        async def is_back() -> bool:
+            nodes = await store.nodes()
+            return any(n.port == dead.port and n.pid not in (0, dead.pid) for n in nodes)
+
+        await until(is_back)
+        assert asyncio.get_running_loop().time() - killed_at > 0.5
+
+
 async def test_servers_that_die_are_started_again(tmp_path):
     async with embedded(tmp_path, restart_s=0.05) as store:
         primary, replica, *_, sentinel = await store.nodes()
